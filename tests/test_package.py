@@ -1,0 +1,94 @@
+"The package as pip sees it: it builds, installs elsewhere, and importing it does nothing but import"
+import re
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+MODULES = sorted(o.stem for o in (ROOT/'slowai').glob('*.py') if not o.stem.startswith('_'))
+
+# Imports the modules it is given, under watch, and fails if that said, asked, read or set anything
+WATCH = '''
+import io, os, random, sys
+data_ends = ('.gz', '.parquet', '.arrow', '.ubyte', '.pt', '.pth', '.safetensors', '.tsv', '.png', '.jpg')
+seen = []
+def watch(event, args):
+    if event in ('socket.connect', 'socket.getaddrinfo', 'socket.gethostbyname', 'socket.sendto'): seen.append((event, str(args)))
+    if event == 'open' and isinstance(args[0], str) and args[0].endswith(data_ends) and 'site-packages' not in args[0]: seen.append(args[0])
+sys.addaudithook(watch)
+import numpy, torch
+def state():
+    return (torch.get_rng_state().tolist(), random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_default_dtype(),
+        torch.get_default_device(), torch.is_grad_enabled(), torch.get_num_threads(), torch.backends.cudnn.benchmark,
+        torch.are_deterministic_algorithms_enabled(), torch.get_float32_matmul_precision(), torch._tensor_str.PRINT_OPTS.precision)
+before, said = state(), io.StringIO()
+out, err, sys.stdout, sys.stderr = sys.stdout, sys.stderr, said, said
+for m in sys.argv[1:]: mod = __import__(f'slowai.{m}', fromlist=['x'])
+sys.stdout, sys.stderr = out, err
+assert not said.getvalue(), f"an import said: {said.getvalue()!r}"
+assert not seen, f"an import reached out: {seen}"
+assert state() == before, "an import changed torch's or random's global state"
+print(mod.__file__)
+'''
+
+
+@pytest.fixture(scope='module')
+def built(tmp_path_factory):
+    "An sdist, and the wheel built from it, from a copy of the project"
+    from conftest import project_files
+    tmp = tmp_path_factory.mktemp('build')
+    for o in project_files():
+        dest = tmp/'tree'/o.relative_to(ROOT)
+        dest.parent.mkdir(parents=True, exist_ok=True)
+        dest.write_bytes(o.read_bytes())
+    cmd = [sys.executable, '-m', 'build', '--outdir', str(tmp/'dist')]
+    res = subprocess.run(cmd, cwd=tmp/'tree', capture_output=True, text=True)
+    if res.returncode:   # offline, where no setuptools can be fetched for the isolated build, the one that is installed serves
+        res = subprocess.run([*cmd, '--no-isolation'], cwd=tmp/'tree', capture_output=True, text=True)
+    assert res.returncode == 0, res.stdout[-3000:] + res.stderr[-3000:]
+    return tmp/'dist'
+
+
+@pytest.fixture(scope='module')
+def elsewhere(built, tmp_path_factory):
+    "The Python of a new virtual environment that holds the wheel; what the package needs is seen through a .pth file"
+    venv = tmp_path_factory.mktemp('elsewhere')/'venv'
+    subprocess.run([sys.executable, '-m', 'venv', '--without-pip', venv], check=True)
+    python = venv/'bin/python'
+    cmd = [sys.executable, '-m', 'pip', '--python', python, 'install', '-q', '--no-deps', '--no-index', *built.glob('*.whl')]
+    subprocess.run(cmd, check=True, capture_output=True)
+    where = 'import sysconfig; print(sysconfig.get_path("purelib"))'
+    site = subprocess.run([python, '-c', where], check=True, capture_output=True, text=True)
+    (Path(site.stdout.strip())/'needs.pth').write_text('\n'.join(sorted({sysconfig.get_path('purelib'), sysconfig.get_path('platlib')})))
+    return python
+
+
+def test_sdist_holds_what_a_build_needs(built):
+    sdist, = built.glob('*.tar.gz')
+    names = {n.partition('/')[2] for n in tarfile.open(sdist).getnames()}
+    assert {'settings.ini', 'setup.py', 'README.md', 'LICENSE', 'slowai/__init__.py', *(f'slowai/{m}.py' for m in MODULES)} <= names
+    assert not [n for n in names if n.startswith(('nbs/', 'tests/', 'tools/', 'bench/', 'results/', 'runs/'))]
+
+
+def test_wheel_holds_the_package_and_nothing_else(built):
+    wheel, = built.glob('*.whl')
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {n for n in names if '.dist-info/' not in n} == {f'slowai/{o.name}' for o in (ROOT/'slowai').glob('*.py')}
+    meta = zipfile.ZipFile(wheel).read(next(n for n in names if n.endswith('/METADATA'))).decode()
+    assert re.search(r'^Requires-Python: >=3\.11$', meta, re.M) and re.search(r'^License(-Expression)?: Apache-2\.0$', meta, re.M)
+    assert 'Programming Language :: Python :: 3.13' in meta and 'Requires-Dist: torch' in meta
+
+
+def test_importing_does_nothing_else(elsewhere, run, tmp_path):
+    res = run(elsewhere, '-c', WATCH, *MODULES, cwd=tmp_path, HOME=str(tmp_path), XDG_CACHE_HOME=str(tmp_path))
+    assert Path(res.stdout.strip()).is_relative_to(elsewhere.parent.parent), "not the installed package"
+
+
+def test_command_is_installed(elsewhere, run, tmp_path):
+    said = run(elsewhere.parent/'slowai_train', '--help', cwd=tmp_path).stdout
+    for flag in '--data --model --epochs --lr --bs --seed --device --out'.split(): assert flag in said

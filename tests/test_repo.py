@@ -1,0 +1,235 @@
+"The project as a stranger finds it: everything made from the notebooks is up to date, the pages keep the house's rules, nothing leaks"
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, project_files
+
+BIN = Path(sys.executable).parent
+TOP = set('''settings.ini setup.py MANIFEST.in Makefile README.md LICENSE CHANGELOG.md CONTRIBUTING.md .gitignore .github .ci
+             nbs slowai results bench tests tools'''.split())
+NBS = sorted((ROOT/'nbs').glob('*.ipynb'))
+MODULES = sorted(o for o in (ROOT/'slowai').glob('*.py') if o.name not in ('__init__.py', '_modidx.py'))
+each_page = pytest.mark.parametrize('nb', NBS, ids=lambda o: o.stem)
+
+
+def settings():
+    c = ConfigParser(delimiters=['='], interpolation=None)
+    c.read(ROOT/'settings.ini', encoding='utf-8')
+    return c['DEFAULT']
+
+
+def cells(nb, kind='code'): return [c for c in json.loads(nb.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == kind]
+def source(cell): return ''.join(cell['source'])
+def exported(nb): return [c for c in cells(nb) if re.search(r'^#\s*\|\s*export', source(c), re.M)]
+def files(folder): return [o for o in sorted(folder.rglob('*')) if o.is_file() and '__pycache__' not in o.parts]
+def snapshot(folder): return {str(o.relative_to(folder)): o.read_bytes() for o in files(folder)}
+
+
+def parsed(cell):
+    "A cell's syntax tree, its magics left out"
+    return ast.parse(re.sub(r'^\s*[%!].*$', '', source(cell), flags=re.M))
+
+
+def outputs(nb):
+    "All text that a notebook's cells have printed or shown"
+    for o in (o for c in cells(nb) for o in c.get('outputs', [])):
+        yield ''.join(o.get('text', []))
+        yield from (''.join(v) for k, v in o.get('data', {}).items() if k.startswith('text/') or k == 'image/svg+xml')
+
+
+# ---- what is made from the notebooks
+
+def test_export_is_up_to_date(tree, run):
+    was = snapshot(tree/'slowai')
+    for o in (tree/'slowai').glob('*.py'): o.unlink()
+    run(BIN/'nbdev_export', cwd=tree)
+    now = snapshot(tree/'slowai')
+    assert was.keys() == now.keys(), f"not made by any notebook, or not exported: {sorted(was.keys() ^ now.keys())}"
+    assert not [k for k in was if was[k] != now[k]], "run `make export`"
+
+
+def test_notebooks_are_clean(tree, run):
+    was = snapshot(tree/'nbs')
+    run(BIN/'nbdev_clean', cwd=tree)
+    assert not [k for k, v in snapshot(tree/'nbs').items() if was.get(k) != v], "run `make export`"
+
+
+def test_site_files_are_up_to_date(tree, run):
+    was = snapshot(tree/'nbs')
+    run(sys.executable, '-c', 'from nbdev.quarto import *; refresh_quarto_yml(); nbdev_sidebar.__wrapped__()', cwd=tree)
+    assert not [k for k, v in snapshot(tree/'nbs').items() if was.get(k) != v], "run `make export`"
+
+
+def test_readme_is_the_index_page(run):
+    run(sys.executable, 'tools/readme.py', '--check', cwd=ROOT)
+
+
+# ---- the rules of a page
+
+@each_page
+def test_page_starts_with_title_and_subtitle(nb):
+    first = json.loads(nb.read_text(encoding='utf-8'))['cells'][0]
+    alone = "the first cell is `# Title`, `> one line` and nothing else: nbdev makes the page's head of it and drops the rest"
+    good = first['cell_type'] == 'markdown' and re.fullmatch(r'# \S.*\n+> \S.*\n*', source(first))
+    assert good, alone
+
+
+@each_page
+def test_saved_outputs_are_clean(nb):
+    errors = [o['ename'] for c in cells(nb) for o in c.get('outputs', []) if o['output_type'] == 'error']
+    assert not errors, f"a published error: {errors}"
+    text = '\n'.join(outputs(nb))
+    assert '\r' not in text and '\x1b[' not in text, "debris of a progress bar or of colours in the outputs"
+    assert not re.search(r'Warning\b', text), "a warning in the outputs"
+    if exported(nb): assert any(c.get('outputs') for c in cells(nb)), "no saved output: run `make notebooks`"
+
+
+@each_page
+def test_page_is_under_1_mb(nb): assert nb.stat().st_size < 1_000_000
+
+
+@each_page
+def test_code_cells_are_short(nb):
+    long = [source(c).strip().splitlines()[:2] for c in cells(nb) if len(source(c).strip().splitlines()) > 25]
+    assert not long, f"over 25 lines: {long}"
+
+
+@each_page
+def test_no_star_imports(nb):
+    stars = [ast.unparse(n) for c in cells(nb) for n in ast.walk(parsed(c)) if isinstance(n, ast.ImportFrom) and n.names[0].name == '*']
+    assert not stars
+
+
+@each_page
+def test_imports_stand_in_cells_of_their_own(nb):
+    "The docs build runs each cell that holds an import: with a training in it, it would train"
+    quiet = re.compile(r'warnings\.|logging\.|os\.environ|matplotlib_inline|plt\.rcParams|%|set_matplotlib_formats')
+    bad = []
+    for c in cells(nb):
+        if re.search(r'^#\s*\|\s*exporti?\b', source(c), re.M) or 'nbdev_export(' in source(c): continue
+        body = parsed(c).body
+        if not any(isinstance(n, ast.Import | ast.ImportFrom) for n in body): continue
+        bad += [ast.unparse(n) for n in body if not isinstance(n, ast.Import | ast.ImportFrom) and not quiet.search(ast.unparse(n))]
+    assert not bad, f"beside an import: {bad}"
+
+
+@each_page
+def test_checks_are_as_many_as_exported_cells(nb):
+    n = sum(len(re.findall(r'\bassert\b|\btest_\w+\(|\bexpect_fail\b', source(c))) for c in cells(nb))
+    assert n >= len(exported(nb)), f"{len(exported(nb))} exported cells, {n} checks"
+
+
+@each_page
+def test_links_lead_to_a_file(nb):
+    "To another page by the notebook's own name (`01_conv.ipynb`), which works in Jupyter, on GitHub and on the site"
+    links = [o for c in cells(nb, 'markdown') for o in re.findall(r'\]\(([^)\s#]+)', source(c)) if not re.match(r'[a-z][a-z0-9+.-]*:|//', o)]
+    assert not [o for o in links if not (nb.parent/o).exists()]
+
+
+# ---- the package
+
+def test_a_page_imports_only_from_earlier_pages():
+    num = {}
+    for nb in NBS:
+        m = re.search(r'^#\s*\|\s*default_exp\s+(\w+)', '\n'.join(map(source, cells(nb))), re.M)
+        if m: num[m[1]] = nb.stem
+    assert set(num) == {o.stem for o in MODULES}
+    uses = {m.stem: re.findall(r'^\s*(?:from|import)\s+(?:slowai)?\.(\w+)', m.read_text(encoding='utf-8'), re.M) for m in MODULES}
+    assert not [f"{m} uses {n}" for m, ns in uses.items() for n in ns if num[n] >= num[m]]
+
+
+def test_a_name_is_defined_once():
+    def names(tree):
+        for n in tree.body:
+            if isinstance(n, ast.ClassDef): yield n.name
+            elif isinstance(n, ast.FunctionDef) and not any('patch' in ast.unparse(d) for d in n.decorator_list): yield n.name
+            elif isinstance(n, ast.Assign): yield from (t.id for t in n.targets if isinstance(t, ast.Name) and t.id != '__all__')
+    where = {}
+    for m in MODULES:
+        for n in set(names(ast.parse(m.read_text(encoding='utf-8')))): where.setdefault(n, []).append(m.stem)
+    assert not {k: v for k, v in where.items() if len(v) > 1 and not k.startswith('_')}
+
+
+def test_what_is_imported_is_required():
+    known = set(re.findall(r'(?:^|\s)([A-Za-z0-9_.-]+)', re.sub(r'[<>=!~][^\s]*', '', settings()['requirements'])))
+    comes_with = dict(IPython='fastprogress', PIL='torchvision') | dict.fromkeys(('huggingface_hub', 'pyarrow', 'pandas'), 'datasets')
+    used = {}
+    for m in MODULES:
+        nodes = list(ast.walk(ast.parse(m.read_text(encoding='utf-8'))))
+        full = [a.name for n in nodes if isinstance(n, ast.Import) for a in n.names]
+        full += [n.module for n in nodes if isinstance(n, ast.ImportFrom) and not n.level]
+        for o in full: used.setdefault(o.split('.')[0], m.name)
+    missing = {k: v for k, v in used.items() if k not in {*sys.stdlib_module_names, 'slowai', *known} and comes_with.get(k) not in known}
+    assert not missing, f"add to requirements in settings.ini: {missing}"
+
+
+def test_the_version_is_said_once():
+    version = settings()['version']
+    assert f'__version__ = "{version}"' in (ROOT/'slowai/__init__.py').read_text(encoding='utf-8')
+    assert f"## [{version}]" in (ROOT/'CHANGELOG.md').read_text(encoding='utf-8')
+
+
+# ---- the files around it
+
+def test_nothing_else_lies_at_the_top():
+    assert {o.relative_to(ROOT).parts[0] for o in project_files()} <= TOP
+
+
+def test_no_place_of_one_machine_is_named():
+    place = re.compile(r'(?<![\w.~$}-])/(?:home|root|Users|work|opt)/\w|/tmp/\w|[A-Z]:\\\\?Users')
+    found = {}
+    for o in project_files():
+        try: text = o.read_text(encoding='utf-8')
+        except UnicodeDecodeError: continue
+        hits = place.findall(re.sub(r'"image/png": "[^"]*"', '', text))
+        if hits: found[str(o.relative_to(ROOT))] = hits[:3]
+    assert not found
+
+
+def test_no_package_mirror_is_named():
+    "The hosts that this machine installs from are its own affair: they slip into lock files and saved outputs"
+    asked = ''
+    for cmd in ['npm', 'config', 'get', 'registry'], [sys.executable, '-m', 'pip', 'config', 'list']:
+        if shutil.which(cmd[0]): asked += subprocess.run(cmd, capture_output=True, text=True, stdin=subprocess.DEVNULL).stdout
+    for o in [Path('/etc/apt/sources.list'), *Path('/etc/apt/sources.list.d').glob('*')]:
+        if o.is_file() and os.access(o, os.R_OK): asked += o.read_text(errors='ignore')
+    hosts = {h.rpartition('@')[2].partition(':')[0] for h in re.findall(r'https?://([^/\s"\']+)', asked)}
+    texts = {o.relative_to(ROOT): o.read_bytes() for o in project_files()}
+    assert not [(str(o), h) for o, text in texts.items() for h in hosts if h.encode() in text]
+
+
+def test_no_big_files():
+    assert not {str(o.relative_to(ROOT)): o.stat().st_size for o in project_files() if o.stat().st_size > 1_500_000}
+
+
+def test_make_names_its_targets(run):
+    said = run('make', 'help', cwd=ROOT).stdout
+    for t in 'train test notebooks export docs bench lint clean'.split():
+        assert re.search(rf'^  make {t} +\S', said, re.M)
+        run('make', '-n', t, cwd=ROOT)
+
+
+def test_ci_scripts_are_well_formed(run):
+    run('bash', '-n', ROOT/'.ci/run', cwd=ROOT)
+    for o in (ROOT/'.github/workflows').glob('*.yml'):
+        jobs = yaml.safe_load(o.read_text(encoding='utf-8'))['jobs']
+        uses = [s['uses'] for j in jobs.values() for s in j['steps'] if 'uses' in s]
+        assert uses and all(re.search(r'@v\d', u) for u in uses), f"{o.name}: an action without a version"
+
+
+def test_results_are_records():
+    "Each file of results/ is a list of records with the keys that the pages read"
+    keys = set('name seed epochs acc_last acc_best loss_last seconds_per_epoch device torch params mmacs recipe history'.split())
+    for o in (ROOT/'results').glob('*.json'):
+        records = json.loads(o.read_text(encoding='utf-8'))
+        assert isinstance(records, list) and records, o.name
+        assert not [keys - r.keys() for r in records if keys - r.keys()], o.name

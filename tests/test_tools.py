@@ -1,0 +1,157 @@
+"The project's own tools, on a project of two pages"
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from hashlib import sha1
+
+import pytest
+from conftest import ROOT
+
+
+def cell(kind, source, **kw):
+    return dict(cell_type=kind, id=sha1(source.encode()).hexdigest()[:8], metadata={}, source=source.splitlines(True), **kw)
+def code(source, *outputs): return cell('code', source, execution_count=None, outputs=list(outputs))
+def words(source): return cell('markdown', source)
+def stream(text): return dict(name='stdout', output_type='stream', text=[text])
+def shown(**data): return dict(output_type='display_data', metadata={}, data={k.replace('_', '/'): v for k, v in data.items()})
+
+
+def write(path, *cells):
+    spec = dict(display_name='python3', language='python', name='python3')
+    nb = dict(cells=list(cells), metadata=dict(kernelspec=spec), nbformat=4, nbformat_minor=5)
+    path.write_text(json.dumps(nb, indent=1, sort_keys=True) + '\n')
+
+
+def read(path): return json.loads(path.read_text())['cells']
+def text(cell): return ''.join(''.join(o.get('text', [])) for o in cell['outputs'])
+
+
+@pytest.fixture
+def project(tmp_path):
+    "Settings, tools and an empty package of a small project"
+    for o in 'nbs', 'slowai', 'tests': (tmp_path/o).mkdir()
+    shutil.copytree(ROOT/'tools', tmp_path/'tools', ignore=shutil.ignore_patterns('__pycache__'))
+    for o in 'settings.ini', 'setup.py': shutil.copy(ROOT/o, tmp_path/o)
+    (tmp_path/'slowai/__init__.py').write_text('')
+    return tmp_path
+
+
+def test_runner_saves_outputs_and_leaves_skipped_cells(project, run):
+    nb = project/'nbs/00_a.ipynb'
+    write(nb, words('# A'), code('x = 6*7\nprint("old" if False else x)', stream('stale')), code('#| eval: false\n1/0', stream('kept')),
+          code('#| slow\nprint("long run")', stream('saved last week')), code('x'))
+    run(sys.executable, 'tools/run_notebooks.py', cwd=project)
+    _, first, never, slow, last = read(nb)
+    assert (text(first), text(never), text(slow)) == ('42\n', 'kept', 'saved last week')
+    assert last['outputs'][0]['data']['text/plain'] == ['42'] and last['outputs'][0]['execution_count'] is None
+    was = nb.read_bytes()
+    run(os.path.join(os.path.dirname(sys.executable), 'nbdev_clean'), cwd=project)
+    assert nb.read_bytes() == was
+    run(sys.executable, 'tools/run_notebooks.py', '--slow', 'nbs/00_a.ipynb', cwd=project)
+    assert text(read(nb)[3]) == 'long run\n'
+
+
+def test_runner_leaves_a_failing_notebook_as_it_was(project, run):
+    bad, good = project/'nbs/00_bad.ipynb', project/'nbs/01_good.ipynb'
+    write(bad, words('# Bad'), code('print(1)', stream('before')), code('raise ValueError("no such thing")'))
+    write(good, words('# Good'), code('print(2)'))
+    was = bad.read_bytes()
+    res = run(sys.executable, 'tools/run_notebooks.py', cwd=project, ok=False)
+    assert res.returncode == 1 and 'no such thing' in res.stderr and 'failed: 00_bad.ipynb' in res.stderr
+    assert bad.read_bytes() == was and text(read(good)[1]) == '2\n'
+    assert sorted(o.name for o in (project/'nbs').iterdir()) == ['00_bad.ipynb', '01_good.ipynb']
+
+
+def test_every_test_is_counted(project, run):
+    write(project/'nbs/00_good.ipynb', words('# Good'), code('assert 1'), code('#| slow\nassert 0'), code('#| eval: false\nassert 0'))
+    write(project/'nbs/01_bad.ipynb', words('# Bad'), code('assert 1 == 2, "what went wrong"'))
+    write(project/'nbs/02_gone.ipynb', words('# Gone'), code('import os\nos._exit(9)'))
+    three = 'import pytest\ndef test_a(): pass\ndef test_b(): assert 0\n@pytest.mark.skip\ndef test_c(): pass\n'
+    (project/'tests/test_a.py').write_text(three)
+    res = run(sys.executable, 'tools/run_tests.py', cwd=project, ok=False)
+    assert res.returncode == 1 and res.stdout.splitlines()[-1] == '2 passed, 3 failed'
+    assert 'what went wrong' in res.stderr and 'exit status 9' in res.stdout
+    res = run(sys.executable, 'tools/run_tests.py', 'nbs/00_good.ipynb', cwd=project)
+    assert res.stdout.splitlines()[-1] == '1 passed, 0 failed'
+    res = run(sys.executable, 'tools/run_tests.py', '--slow', 'nbs/00_good.ipynb', cwd=project, ok=False)
+    assert res.stdout.splitlines()[-1] == '0 passed, 1 failed'
+
+
+def test_no_test_at_all_is_a_failure(project, run):
+    res = run(sys.executable, 'tools/run_tests.py', cwd=project, ok=False)
+    assert res.returncode == 1 and res.stdout.splitlines()[-1] == '0 passed, 1 failed'
+    (project/'tests/test_a.py').write_text('import nothing_of_that_name\n')
+    res = run(sys.executable, 'tools/run_tests.py', cwd=project, ok=False)
+    assert res.returncode == 1 and res.stdout.splitlines()[-1] == '0 passed, 1 failed'
+
+
+def test_readme_is_rendered_and_checked(project, run):
+    png = 'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII='
+    (project/'LICENSE').write_text('')
+    write(project/'nbs/00_a.ipynb', words('# A'))
+    write(project/'nbs/index.ipynb', words('# slowai\n\n> small'),
+          words('[a page](00_a.ipynb#top), [licence](../LICENSE), [site](https://example.org/x)'),
+          code('#| hide\nprint("never")', stream('never')),
+          code('#| echo: false\nshow()', shown(text_markdown=['| a |\n|---|\n| 1 |'], text_plain=['no'])),
+          code('d["k"](1)', stream('one\n')),
+          code('#| echo: false\nplot()', shown(image_png=png, text_plain=['<Figure>'])),
+          code('#| hide\nimport nbdev; nbdev.nbdev_export()'))
+    readme = [sys.executable, 'tools/readme.py']
+    assert run(*readme, '--check', cwd=project, ok=False).returncode == 1
+    run(*readme, cwd=project)
+    run(*readme, '--check', cwd=project)
+    said = (project/'README.md').read_text()
+    assert '[a page](nbs/00_a.ipynb#top), [licence](LICENSE), [site](https://example.org/x)' in said
+    assert '| a |\n|---|\n| 1 |' in said and '```python\nd["k"](1)\n```\n\n```\none\n```' in said
+    assert 'never' not in said and 'show()' not in said and 'nbdev.nbdev_export' not in said
+    pic = project/re.search(r'!\[\]\((.*?\.png)\)', said)[1]
+    assert pic.read_bytes().startswith(b'\x89PNG')
+    pic.write_bytes(b'')
+    assert run(*readme, '--check', cwd=project, ok=False).returncode == 1
+    write(project/'nbs/index.ipynb', words('# slowai\n\n[gone](09_gone.ipynb)'))
+    assert '09_gone.ipynb, which is not there' in run(*readme, cwd=project, ok=False).stderr
+
+
+def test_site_is_built_and_asks_no_other_host(project, run):
+    if not shutil.which('npm'): pytest.skip('no npm')
+    for o in '_quarto.yml', 'styles.css': shutil.copy(ROOT/'nbs'/o, project/'nbs'/o)
+    write(project/'nbs/index.ipynb', words('# Index\n\n> first'), words('See [A](00_a.ipynb) and `six`. $a^2$'))
+    write(project/'nbs/00_a.ipynb', words('# A\n\n> one'), code('#| default_exp a'), code('#| export\ndef six():\n    "Six"\n    return 6'))
+    run(os.path.join(os.path.dirname(sys.executable), 'nbdev_export'), cwd=project)
+    run(sys.executable, 'tools/build_docs.py', cwd=project, PYTHONPATH=str(project))
+    index = (project/'_docs/index.html').read_text()
+    assert (project/'_docs/a.html').exists() and 'href="a.html"' in index.replace('./', '')
+    assert (project/'_docs/site_libs/katex/katex.min.js').exists() and 'site_libs/katex/katex.min.js' in index
+    asks = r'<(?:script|img)[^>]+src="https?:|<link[^>]+rel="stylesheet"[^>]+href="https?:'
+    asks += r'|@import\s*(?:url\()?["\']?(?:https?:)?//|url\(["\']?https?:'
+    for o in (project/'_docs').rglob('*'): assert o.suffix not in ('.html', '.css') or not re.search(asks, o.read_text())
+    write(project/'nbs/index.ipynb', words('# Index\n\n> first'), words('[gone](00_gone.ipynb)'))
+    res = run(sys.executable, 'tools/build_docs.py', cwd=project, ok=False, PYTHONPATH=str(project))
+    assert res.returncode == 1 and '00_gone' in res.stderr
+
+
+def test_apt_is_asked_only_where_it_is(project, run, tmp_path):
+    debian = [sys.executable, project/'tools/debian.py', 'some-package']
+    res = run(*debian, cwd=project, ok=False, PATH=str(tmp_path/'nothing'))
+    assert res.returncode == 1 and 'no apt-get' in res.stderr
+    fake = tmp_path/'bin'
+    fake.mkdir()
+    for name in 'apt-get', 'sudo':
+        (fake/name).write_text(f'#!/bin/sh\necho "{name} $*" >> {tmp_path}/log\n' + ('shift; exec "$@"\n' if name == 'sudo' else ''))
+        (fake/name).chmod(0o755)
+    run(*debian, cwd=project, PATH=f'{fake}:{os.environ["PATH"]}')
+    asked = [o for o in (tmp_path/'log').read_text().splitlines() if o.startswith('apt-get')]
+    assert asked == ['apt-get -qq update', 'apt-get -qq install -y some-package']
+
+
+def test_wrong_python_is_named(tmp_path):
+    if not shutil.which('make'): pytest.skip('no make')
+    old = tmp_path/'python3'
+    pretend = "import sys; sys.version_info = (3, 9); sys.version = '3.9.1 x'; exec(sys.argv[1])"
+    old.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "{pretend}" "$2"\n')
+    old.chmod(0o755)
+    res = subprocess.run(['make', f'VENV={tmp_path}/venv', f'PYTHON={old}', 'lint'], cwd=ROOT, capture_output=True, text=True)
+    assert res.returncode and 'wants Python 3.11 or newer; this is 3.9.1' in res.stderr
