@@ -13,9 +13,8 @@ from functools import partial, wraps
 from io import BytesIO
 from pathlib import Path
 
-# %% ../nbs/10_cli.ipynb #9e22b6e3
+# %% ../nbs/10_cli.ipynb #d84bd15b
 import matplotlib.pyplot as plt
-import torch
 from fastcore.script import call_parse
 from safetensors.torch import save as safetensors_bytes
 from torch import nn

@@ -6,23 +6,21 @@
 __all__ = ['GeneralReLU', 'Conv', 'init_leaky_weights', 'CNN', 'DeeperCNN', 'ResidualBlock', 'ResidualConvBlock',
            'DoubleConvBlock', 'SummaryCB', 'summarize', 'timm_model', 'train_timm']
 
-# %% ../nbs/03_resnet.ipynb #460e8381
+# %% ../nbs/03_resnet.ipynb #f5eee8f3
 import difflib
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 
-# %% ../nbs/03_resnet.ipynb #3c862e20
+# %% ../nbs/03_resnet.ipynb #f80007ed
 import timm
-import torch
 import torch.nn.functional as F
 from fastcore.basics import noop, patch
 from torch import nn
 from torch.nn import init
 from torch.utils.flop_counter import FlopCounterMode
 
-# %% ../nbs/03_resnet.ipynb #9166240e
-from slowai.learner import (CancelFitException, DataLoaders, DeviceCB, Hook, HooksCallback, TrainLearner, fashion_mnist, restoring, show_table,
-    train_1cycle)
+# %% ../nbs/03_resnet.ipynb #13c27481
+from .learner import (CancelFitException, DataLoaders, DeviceCB, Hook, HooksCallback, TrainLearner, check_count, fashion_mnist,
+    restoring, show_table, train_1cycle)
 
 # %% ../nbs/03_resnet.ipynb #5295f691
 class GeneralReLU(nn.Module):
@@ -38,7 +36,7 @@ class GeneralReLU(nn.Module):
         return x - self.b if self.b else x
     def extra_repr(self): return f'a={self.a}, b={self.b}'
 
-# %% ../nbs/03_resnet.ipynb #a0f805f1
+# %% ../nbs/03_resnet.ipynb #2a587f28
 class Conv(nn.Conv2d):
     "Convolution with 'same' padding, BatchNorm2d and GeneralReLU"
     def __init__(self,
@@ -49,8 +47,7 @@ class Conv(nn.Conv2d):
         act:bool=True, # GeneralReLU at the end?
         norm:bool=True, # BatchNorm2d before it? (Then the convolution has no bias.)
     ):
-        for k,v in dict(c_in=c_in, c_out=c_out, stride=stride).items():
-            if isinstance(v, bool) or not isinstance(v, int) or v < 1: raise ValueError(f"{k}: expected a whole number of at least 1, got {v!r}")
+        for k,v in dict(c_in=c_in, c_out=c_out, stride=stride).items(): check_count(k, v)
         if not isinstance(ks, int) or ks < 1 or ks % 2 == 0:
             raise ValueError(f"ks: expected an odd kernel size of at least 1, got {ks!r}; 'same' padding needs a middle")
         super().__init__(c_in, c_out, ks, stride=stride, padding=ks//2, bias=not norm)
@@ -135,10 +132,12 @@ class ResidualBlock(nn.Module):
         if y.shape != x.shape: raise ValueError(f"inner: expected an output of the input's shape {tuple(x.shape)}, got {tuple(y.shape)}")
         return y + x
 
-# %% ../nbs/03_resnet.ipynb #5d793179
+# %% ../nbs/03_resnet.ipynb #9107c2fc
 def _check_stride(stride):
-    if stride not in (1, 2): raise ValueError(f"stride: expected 1 or 2, got {stride!r}; the identity path only knows how to keep or to halve")
+    if stride in (1, 2): return
+    raise ValueError(f"stride: expected 1 or 2, got {stride!r}; the identity path only knows how to keep or to halve")
 
+# %% ../nbs/03_resnet.ipynb #9074d23e
 class ResidualConvBlock(nn.Module):
     "Two `Conv`s, the second strided, plus an identity path; GeneralReLU after the sum"
     def __init__(self,

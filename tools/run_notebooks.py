@@ -79,7 +79,9 @@ def main():
     # the kernels find this tree's slowai first, and draw as Jupyter draws
     os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, [str(cfg.config_path), os.environ.get('PYTHONPATH')]))
     for k in 'MPLBACKEND', 'IN_TEST': os.environ.pop(k, None)
-    os.environ['JUPYTER_PREFER_ENV_PATH'] = '1'
+    # …and say nothing of themselves: no hint that ipywidgets is missing, no bars while something is fetched
+    os.environ |= dict(JUPYTER_PREFER_ENV_PATH='1', HF_HUB_DISABLE_PROGRESS_BARS='1', TOKENIZERS_PARALLELISM='false',
+                       PYTHONWARNINGS=','.join(filter(None, [os.environ.get('PYTHONWARNINGS'), 'ignore:IProgress not found'])))
     failed = []
     for nb in args.notebooks or sorted(nbglob(as_path=True)):
         try: print(f"{nb.name:32} {run(nb.absolute(), flags, args.timeout):7.1f} s", flush=True)
