@@ -28,11 +28,11 @@ from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 
-# %% ../nbs/06_checkpoint.ipynb #20b84261
+# %% ../nbs/06_checkpoint.ipynb #8cebba04
 import numpy as np
 import torch
 from fastcore.basics import patch
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 # %% ../nbs/06_checkpoint.ipynb #9b8756a7
 from .conv import to_device
@@ -199,9 +199,11 @@ class Interrupts:
     def restore(self):
         while self.old: signal.signal(*self.old.popitem())
 
-# %% ../nbs/06_checkpoint.ipynb #f7e990db
-_agree = ('n', 'max_norm', 'monitor', 'patience', 'min_delta', 'decay', 'start')   # settings of callbacks that change what is trained
-_scalar = (str, int, float, bool)
+# %% ../nbs/06_checkpoint.ipynb #7a568b3e
+_scalar, _watch = (str, int, float, bool), ('monitor', 'min_delta')
+_settings = dict(GradientAccumulationCB=('n',), GradientClipCB=('max_norm',), EarlyStopCB=(*_watch, 'patience'), BestModelCB=_watch)
+
+def _agree(cb): return getattr(cb, 'must_agree', _settings.get(type(cb).__name__, ()))
 
 def _describe(dl):
     ds = getattr(dl, 'dataset', dl)
@@ -215,14 +217,14 @@ def _callbacks(learn):
     seen, out = Counter(), {}
     for cb in sorted(learn.cbs, key=lambda cb: cb.order):
         seen[nm] = n = seen[nm := type(cb).__name__] + 1
-        if cb.state_dict() or any(hasattr(cb, k) for k in _agree): out[f'{nm} {n}' if n > 1 else nm] = cb
+        if cb.state_dict() or _agree(cb): out[f'{nm} {n}' if n > 1 else nm] = cb
     return out
 
-# %% ../nbs/06_checkpoint.ipynb #3e367654
+# %% ../nbs/06_checkpoint.ipynb #4fdab062
 def _callback_facts(learn):
     for nm,cb in _callbacks(learn).items():
         if isinstance(cb, CheckpointCB): continue
-        facts = {**{k: getattr(cb, k, None) for k in _agree}, **cb.state_dict()}
+        facts = {**{k: getattr(cb, k) for k in _agree(cb)}, **cb.state_dict()}
         yield from ((f'{nm}.{k}', v) for k,v in facts.items() if isinstance(v, _scalar))
 
 def fingerprint(
@@ -241,11 +243,11 @@ def fingerprint(
 
 def _len(dl): return len(dl) if hasattr(dl, '__len__') else None
 
-# %% ../nbs/06_checkpoint.ipynb #bcae0ad1
+# %% ../nbs/06_checkpoint.ipynb #3df162f7
 def circumstances(learn:Learner)->dict:
     "What may differ between two halves of a run at the price of the last bits"
     bf16 = any(getattr(cb, 'on', False) is True for cb in learn.cbs)
-    return {'device': _device_of(learn.model).type, 'threads': torch.get_num_threads(), 'torch': torch.__version__, 'bf16': bf16}
+    return {'device': _device_of(learn.model).type, 'threads': torch.get_num_threads(), 'torch': str(torch.__version__), 'bf16': bf16}
 
 def differences(
     there:Mapping, # a fingerprint, or a part of one
@@ -490,9 +492,10 @@ def _nobody_else(self:CheckpointCB, where):
     try: lock.acquire(); lock.release()
     except OSError: pass   # a folder that can only be read
 
-# %% ../nbs/06_checkpoint.ipynb #ed859bfe
+# %% ../nbs/06_checkpoint.ipynb #c26e66f2
 class EMACB(Callback, order=-15):
     "A moving average of the weights and buffers, with which the fit evaluates and which it leaves in the model at its end"
+    must_agree = ('decay', 'start')
     def __init__(self,
         decay:float|None=.99, # how much of the average each step keeps, 0 … <1; None: all steps weigh the same (SWA)
         start:int=0, # first epoch that is averaged
@@ -502,8 +505,12 @@ class EMACB(Callback, order=-15):
         if isinstance(start, bool) or not isinstance(start, int) or start < 0: raise ValueError(f"start: expected the number of an epoch, got {start!r}")
         self.decay,self.start,self.evaluate,self.averaged,self.own = decay,start,evaluate,None,None
     def before_fit(self, learn):
-        f = get_swa_multi_avg_fn() if self.decay is None else get_ema_multi_avg_fn(self.decay)
-        self.averaged = AveragedModel(learn.model, multi_avg_fn=f, use_buffers=True)
+        self.averaged = AveragedModel(learn.model, multi_avg_fn=self.mix, use_buffers=True)
+    @torch.no_grad()
+    def mix(self, averaged, current, n):
+        weight = 1/(int(self.averaged.n_averaged) + 1) if self.decay is None else 1 - self.decay
+        if averaged[0].is_floating_point(): torch._foreach_lerp_(averaged, current, weight)
+        else: torch._foreach_copy_(averaged, current)   # counters aren't averaged
     def after_step(self, learn):
         if learn.epoch >= self.start: self.averaged.update_parameters(learn.model)
     def before_epoch(self, learn):

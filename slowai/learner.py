@@ -723,7 +723,7 @@ class RecorderCB(Callback, order=30):
         fig.tight_layout()
         return fig
 
-# %% ../nbs/02_learner.ipynb #e3ef3f32
+# %% ../nbs/02_learner.ipynb #d59f3b08
 @contextmanager
 def restoring(
     model:nn.Module, # its parameters, buffers, gradients and modes
@@ -735,6 +735,7 @@ def restoring(
     gens = [(g, g.get_state()) for l in getattr(dls, 'loaders', {}).values() if (g := getattr(l, 'generator', None)) is not None]
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     rng = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    for p in model.parameters(): p.grad = None   # a backward pass would add to the old one in place
     try: yield model
     finally:
         with torch.no_grad():
