@@ -23,7 +23,7 @@ from torch import nn
 from .learner import ProgressCB, TrainLearner, check_lr, fashion_mnist, set_seed, shapes_dls, train_1cycle, write_atomically
 from .resnet import CNN, Conv, DeeperCNN, DoubleConvBlock, ResidualConvBlock, summarize, timm_model
 
-# %% ../nbs/10_cli.ipynb #e7a5d5b0
+# %% ../nbs/10_cli.ipynb #4b5748b5
 data_sources = dict(fashion_mnist=fashion_mnist, shapes=shapes_dls)
 architectures = dict(cnn=CNN.kaiming, deeper=partial(DeeperCNN.kaiming, block=Conv),
     residual=partial(DeeperCNN.kaiming, block=ResidualConvBlock), double=partial(DeeperCNN.kaiming, block=DoubleConvBlock))
@@ -46,7 +46,7 @@ def build_model(
     if model.startswith('timm:'): return timm_model(model[5:], n_outputs, c_in)
     return pick('model', model, {**architectures, 'timm:<name>': None})(n_outputs=n_outputs, c_in=c_in)
 
-# %% ../nbs/10_cli.ipynb #e5fe6e9e
+# %% ../nbs/10_cli.ipynb #75c1452b
 def check_folder(
     out:str|Path, # where results go; made if it isn't there
 )->Path:
@@ -67,7 +67,7 @@ def save_weights(
     tensors = {k: v.detach().cpu().contiguous() for k,v in model.state_dict().items()}
     write_atomically(path, safetensors_bytes(tensors, metadata=dict(slowai=json.dumps(about, sort_keys=True))))
 
-# %% ../nbs/10_cli.ipynb #ae848f72
+# %% ../nbs/10_cli.ipynb #e143f0ec
 def train_command(
     data:str='fashion_mnist', # fashion_mnist, or shapes (drawn, needs no data)
     model:str='residual', # cnn, deeper, residual, double, or timm:<name>
@@ -92,7 +92,7 @@ def train_command(
     save_run(out, recorder.learn, data=data, model=model, n_outputs=len(dls.classes), c_in=c_in, classes=list(dls.classes))
     print(f'wrote metrics.json, loss.png and model.safetensors to {out}')
 
-# %% ../nbs/10_cli.ipynb #b096b3c8
+# %% ../nbs/10_cli.ipynb #80d2207e
 def save_run(
     out:Path, # an existing folder
     learn:TrainLearner, # after its fit
@@ -108,7 +108,7 @@ def save_run(
     write_atomically(out/'metrics.json', json.dumps(learn.record, indent=1) + '\n')
     save_weights(learn.model, out/'model.safetensors', about)
 
-# %% ../nbs/10_cli.ipynb #2b716bd2
+# %% ../nbs/10_cli.ipynb #d0fe0451
 def _one_line_errors(f):
     @wraps(f)
     def g(*args, **kwargs):

@@ -17,7 +17,7 @@ from torch import nn
 # %% ../nbs/01_conv.ipynb #c0b7b09f
 from .data import ImageSet
 
-# %% ../nbs/01_conv.ipynb #67a714d9
+# %% ../nbs/01_conv.ipynb #760418e3
 def conv_out_size(
     n:int, # pixels of the input along one side, at least 1
     ks:int, # of the window, at least 1
@@ -31,7 +31,7 @@ def conv_out_size(
     if ks > n + 2*padding: raise ValueError(f"ks: a window of {ks} has no place on {n} pixels with padding {padding}; make it smaller, or pad")
     return (n + 2*padding - ks)//stride + 1
 
-# %% ../nbs/01_conv.ipynb #e9dc5f64
+# %% ../nbs/01_conv.ipynb #0bbb1634
 def _check_conv(x, w, stride, padding):
     for name,t in (('x', x), ('w', w)):
         if not torch.is_tensor(t) or t.dim() != 4:
@@ -57,7 +57,7 @@ def conv2d_loop(
             out[:, :, i, j] = (patch*w).sum((2, 3, 4))
     return out if b is None else out + b[:, None, None]
 
-# %% ../nbs/01_conv.ipynb #df4fac22
+# %% ../nbs/01_conv.ipynb #756f552d
 def conv2d_unfold(
     x:torch.Tensor, # pictures, float (N, C, H, W)
     w:torch.Tensor, # windows, float (C_out, C, ks, ks)
@@ -71,7 +71,7 @@ def conv2d_unfold(
     out = (w.flatten(1) @ cols).unflatten(2, size)
     return out if b is None else out + b[:, None, None]
 
-# %% ../nbs/01_conv.ipynb #835be1a1
+# %% ../nbs/01_conv.ipynb #05b2268b
 def default_device()->str: # 'cuda', 'mps' or 'cpu'
     "The best device of this machine"
     if torch.cuda.is_available(): return 'cuda'
@@ -87,7 +87,7 @@ def to_device(
     if isinstance(x, (list, tuple)): return type(x)(to_device(o, device) for o in x)
     return x
 
-# %% ../nbs/01_conv.ipynb #3dd2bd93
+# %% ../nbs/01_conv.ipynb #d4f48546
 def conv(
     c_in:int, # channels of the input (N, c_in, H, W)
     c_out:int, # channels of the output (N, c_out, ⌈H/stride⌉, ⌈W/stride⌉)
@@ -101,7 +101,7 @@ def conv(
     if not isinstance(stride, int) or stride < 1: raise ValueError(f"stride: expected a whole number of at least 1, got {stride!r}")
     return nn.Sequential(nn.Conv2d(c_in, c_out, ks, stride, ks//2), *([nn.ReLU()] if act else []))
 
-# %% ../nbs/01_conv.ipynb #0459d1d6
+# %% ../nbs/01_conv.ipynb #700e1781
 def simple_cnn(
     n_outputs:int=10, # number of classes
     c_in:int=1, # channels of the pictures, 28×28
@@ -110,7 +110,7 @@ def simple_cnn(
     layers = [conv(c_in, 8, ks=5), conv(8, 16), conv(16, 32), conv(32, 64), conv(64, n_outputs, act=False)]
     return nn.Sequential(*layers, nn.Flatten())
 
-# %% ../nbs/01_conv.ipynb #9d6e8d20
+# %% ../nbs/01_conv.ipynb #528e8dbb
 def accuracy(
     preds:torch.Tensor, # scores (N, n_classes)
     y:torch.Tensor, # labels, int64 (N,), 0 … n_classes-1
@@ -122,7 +122,7 @@ def accuracy(
         raise ValueError(f"y: expected labels 0 … {preds.shape[1] - 1}, got {y.min()} … {y.max()}")
     return (preds.argmax(1) == y).float().mean()
 
-# %% ../nbs/01_conv.ipynb #5f1cd75f
+# %% ../nbs/01_conv.ipynb #001cb7b5
 def fit(
     model:nn.Module, # on the device of the pictures
     train:ImageSet, # to learn from

@@ -32,10 +32,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors, save as safetensors_bytes
 from torch import nn
 
-# %% ../nbs/07_inference.ipynb #c48cc8e0
+# %% ../nbs/07_inference.ipynb #e9676a54
 from . import __version__
 from .data import DataError
-from .learner import DataLoaders, Learner, Normalize, write_atomically
+from .learner import Learner, Normalize, show_table, write_atomically
 from .resnet import CNN, Conv, DeeperCNN, DoubleConvBlock, ResidualConvBlock, timm_model
 
 # %% ../nbs/07_inference.ipynb #6e13c6a4
@@ -51,7 +51,7 @@ def pick(
     if key not in table: raise ValueError(f"{name}: expected one of {', '.join(table)}, got {key!r}")
     return table[key]
 
-# %% ../nbs/07_inference.ipynb #dad0bcd0
+# %% ../nbs/07_inference.ipynb #f38cd679
 def build_model(
     model:str, # one of `architectures`, or 'timm:' and a timm name
     n_outputs:int, # number of classes
@@ -59,7 +59,7 @@ def build_model(
     **args, # more for this architecture, such as nfs
 )->nn.Module:
     "A network with fresh weights, by name"
-    if str(model).startswith('timm:'): build = partial(timm_model, model[5:])
+    if str(model).startswith('timm:'): build = lambda n_outputs, c_in, **kw: timm_model(model[5:], n_outputs, c_in, **kw)
     else: build = pick('model', model, {**architectures, 'timm:<name>': None})
     if build is None: raise ValueError("model: expected a timm name after 'timm:', such as timm:resnet18")
     try: return build(n_outputs=n_outputs, c_in=c_in, **args)
@@ -146,12 +146,12 @@ def save_model(
     write_atomically(path.with_suffix('.json'), json.dumps(beside, indent=1) + '\n')
     return path
 
-# %% ../nbs/07_inference.ipynb #0b5b11b4
+# %% ../nbs/07_inference.ipynb #86aa0838
 def _read_header(path, raw):
     "The description in a safetensors file, as a dict"
     n = int.from_bytes(raw[:8], 'little')
     def bad(why): return DataError(f"{path}: {why}; copy it anew, or save the model again")
-    if raw[:2] in (b'PK', b'\x80\x02', b'\x80\x03', b'\x80\x04', b'\x80\x05'):
+    if raw[8:9] != b'{' and (raw[:2] == b'PK' or raw[:1] == b'\x80'):
         raise DataError(f"{path}: this is a pickle, as torch.save writes it, which could run anything; it was not opened. Save with save_model")
     if len(raw) < 8 or not 2 <= n <= 100_000_000 or raw[8:9] != b'{': raise bad(f"not a safetensors file, or a damaged one ({len(raw):,} bytes)")
     try:
@@ -409,8 +409,8 @@ def one_line_errors(
             raise SystemExit(2) from None
     return g
 
-# %% ../nbs/07_inference.ipynb #3efb3747
-def _say(p, as_json): print(json.dumps(p.dicts(), indent=1, ensure_ascii=False) if as_json else p.text())
+# %% ../nbs/07_inference.ipynb #572c8e2d
+def _say(p, as_json): show_table(json.dumps(p.dicts(), indent=1) if as_json else p.text(), 'log')
 
 def predict_command(
     model:Param('folder or file of a saved model', str, opt=False),
@@ -427,15 +427,16 @@ def predict_command(
 
 slowai_predict = call_parse(one_line_errors(predict_command, 'slowai_predict'))
 
-# %% ../nbs/07_inference.ipynb #c8a1ffde
+# %% ../nbs/07_inference.ipynb #e10b90df
 class Deployed(nn.Module):
     "uint8 pictures (N, C, H, W) in, probabilities (N, n_classes) out"
     def __init__(self,
         clf:Classifier, # its network is put into eval mode
     ):
         super().__init__()
-        self.model = clf.model.eval()
+        self.model = clf.model
         self.register_buffer('mean', clf.norm.mean.detach().clone().cpu()); self.register_buffer('std', clf.norm.std.detach().clone().cpu())
+        self.eval()
     def forward(self, pictures): return self.model((pictures.float()/255 - self.mean)/self.std).softmax(1)
 
 def _examples(clf, n, seed=0):

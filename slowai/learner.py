@@ -53,7 +53,7 @@ with warnings.catch_warnings():
 from .conv import default_device, to_device
 from .data import ImageSet, draw_shapes, load_fashion_mnist
 
-# %% ../nbs/02_learner.ipynb #57d26999
+# %% ../nbs/02_learner.ipynb #96d7b569
 class BatchedSet(Dataset):
     "An `ImageSet` as torch's `DataLoader` likes it best: a list of indices in, one finished batch out"
     def __init__(self,
@@ -72,7 +72,7 @@ class BatchedSet(Dataset):
         if self.item_tfm is not None: x = torch.stack([self.item_tfm(o) for o in x])
         return self.batch_tfm(x), y
 
-# %% ../nbs/02_learner.ipynb #dc0e4951
+# %% ../nbs/02_learner.ipynb #4aea7583
 class Normalize:
     "uint8 images to floats of mean 0 and deviation 1 per channel, on whatever device they are"
     def __init__(self,
@@ -93,7 +93,7 @@ class Normalize:
         mean = p@v
         return cls(mean, (p@v**2 - mean**2).clamp(min=0).sqrt())
 
-# %% ../nbs/02_learner.ipynb #89088d94
+# %% ../nbs/02_learner.ipynb #3dbbfbdc
 @patch
 def __call__(self:Normalize,
     x:torch.Tensor, # uint8 (N, C, H, W)
@@ -109,7 +109,7 @@ def inverse(self:Normalize,
     "Undo the normalisation"
     return (x.float()*self.std.to(x.device) + self.mean.to(x.device)).clamp(0, 1)
 
-# %% ../nbs/02_learner.ipynb #aa6b6816
+# %% ../nbs/02_learner.ipynb #bceb135d
 def check_count(
     name:str, # of the parameter, for the message
     value, # what came
@@ -123,7 +123,7 @@ def _check_workers(n, timeout):
     check_count('num_workers', n, least=0)
     if not timeout >= 0: raise ValueError(f"timeout: expected seconds, 0 or more, got {timeout!r}")
 
-# %% ../nbs/02_learner.ipynb #a3d42e4e
+# %% ../nbs/02_learner.ipynb #db1ea53f
 class DataLoaders:
     "A torch `DataLoader` for each split: 'train' shuffled every epoch, the others in order"
     def __init__(self,
@@ -146,7 +146,7 @@ class DataLoaders:
         self.seed,self.num_workers,self.drop_last,self.timeout = seed,num_workers,drop_last,timeout
         self.loaders = {k: self._loader(k, num_workers) for k in self.splits}
 
-# %% ../nbs/02_learner.ipynb #c2812d85
+# %% ../nbs/02_learner.ipynb #79c1eaa4
 def _first(x): return x
 
 @patch
@@ -169,7 +169,7 @@ def peek(self:DataLoaders,
     "The first batch of `split`, without moving the order of the training images"
     return next(iter(self._loader(split)))
 
-# %% ../nbs/02_learner.ipynb #e8c157d7
+# %% ../nbs/02_learner.ipynb #7c831a03
 @patch(as_prop=True)
 def eval_split(self:DataLoaders):
     "Name of the split that a `Learner` evaluates on: the first that isn't 'train'"
@@ -184,7 +184,7 @@ def classes(self:DataLoaders):
 def __repr__(self:DataLoaders):
     return f"DataLoaders(bs={self.bs}, " + ', '.join(f'{k}: {len(v):,}' for k,v in self.splits.items()) + ')'
 
-# %% ../nbs/02_learner.ipynb #00f99f08
+# %% ../nbs/02_learner.ipynb #65697059
 @lru_cache(maxsize=2)
 def _fashion_mnist(path, device):
     sets = load_fashion_mnist(path)
@@ -201,7 +201,7 @@ def fashion_mnist(
     sets, norm = _fashion_mnist(path and str(path), torch.device(device or default_device()))
     return DataLoaders(sets, bs=bs, batch_tfm=norm, seed=seed)
 
-# %% ../nbs/02_learner.ipynb #f3477bab
+# %% ../nbs/02_learner.ipynb #8b179572
 def shapes_dls(
     bs:int=512, # images a batch
     n_train:int=10_000, # images to train on
@@ -214,14 +214,14 @@ def shapes_dls(
     sets = draw_shapes(n_train=n_train, n_test=n_test, size=size, channels=channels, seed=seed)
     return DataLoaders(sets, bs=bs, batch_tfm=Normalize.from_images(sets['train'].images), seed=seed)
 
-# %% ../nbs/02_learner.ipynb #706de789
+# %% ../nbs/02_learner.ipynb #c7ff30e4
 class CancelBatchException(Exception): "Raised by a callback: leave this batch, go on with the next"
 class CancelEpochException(Exception): "Raised by a callback: leave this pass over the data, go on with the next"
 class CancelFitException(Exception): "Raised by a callback: training ends here, in good order"
 
 _cancels = dict(batch=CancelBatchException, epoch=CancelEpochException, fit=CancelFitException)
 
-# %% ../nbs/02_learner.ipynb #3a30de81
+# %% ../nbs/02_learner.ipynb #bdffe4c3
 EVENTS = ('before_fit before_epoch before_batch after_predict after_loss after_backward after_step '
     'after_batch cleanup_batch after_epoch cleanup_epoch after_fit cleanup_fit').split()
 STEPS = 'predict get_loss backward step zero_grad'.split()
@@ -239,7 +239,7 @@ class Callback:
     def state_dict(self): return {k: getattr(self, k) for k in self.saved}
     def load_state_dict(self, d): vars(self).update(d)
 
-# %% ../nbs/02_learner.ipynb #7c4f3d39
+# %% ../nbs/02_learner.ipynb #a574ad85
 def _check_cbs(cbs):
     cbs = list(cbs) if isinstance(cbs, Sequence) or not isinstance(cbs, Callback) and hasattr(cbs, '__iter__') else [cbs]
     for cb in cbs:
@@ -264,7 +264,7 @@ class Learner:
         self.cbs = [C() for C in self.default_cbs if not any(isinstance(o, C) for o in self.cbs)] + self.cbs
         self.opt,self.point,self._handlers = None,None,{}
 
-# %% ../nbs/02_learner.ipynb #55f3da8d
+# %% ../nbs/02_learner.ipynb #7a60a766
 @patch
 def _connect(self:Learner):
     cbs = sorted(self.cbs, key=lambda cb: cb.order)
@@ -289,7 +289,7 @@ def run(self:Learner, event):
             failed = failed or e
     if failed: raise failed
 
-# %% ../nbs/02_learner.ipynb #c349bdb8
+# %% ../nbs/02_learner.ipynb #133defca
 @patch
 def _within(self:Learner, level, f, *args):
     try:
@@ -304,7 +304,7 @@ def training(self:Learner):
     "Is this a training pass? (As the model itself says.)"
     return getattr(self.model, 'training', False)
 
-# %% ../nbs/02_learner.ipynb #ce4fcbaf
+# %% ../nbs/02_learner.ipynb #1f48096d
 @patch
 def _one_batch(self:Learner):
     self.predict(); self.run('after_predict')
@@ -336,7 +336,7 @@ def _all_epochs(self:Learner, train, valid):
         if train: self.one_epoch(True)
         if valid: self.one_epoch(False)
 
-# %% ../nbs/02_learner.ipynb #baf01b3c
+# %% ../nbs/02_learner.ipynb #a981d571
 def _step_event(nm):
     def f(self): self.run(nm)
     f.__name__,f.__doc__ = nm,f"Run the callbacks that define `{nm}`"
@@ -351,7 +351,7 @@ class TrainLearner(Learner):
     def step(self): self.opt.step()
     def zero_grad(self): self.opt.zero_grad()
 
-# %% ../nbs/02_learner.ipynb #a5f09d01
+# %% ../nbs/02_learner.ipynb #1b30074b
 def check_lr(lr):
     "Raise a ValueError unless `lr` is a finite number above 0"
     if isinstance(lr, bool) or not isinstance(lr, (int, float)) or not math.isfinite(lr) or lr <= 0:
@@ -374,14 +374,14 @@ def _check(self:Learner, n_epochs, lr, train, valid):
     open_steps = [s for s in STEPS[:2 + 3*train] if getattr(type(self), s) is getattr(Learner, s) and not self._handlers[s]]
     if open_steps: raise TypeError(f"cbs: nothing defines {', '.join(open_steps)}; use TrainLearner, or a callback with these methods")
 
-# %% ../nbs/02_learner.ipynb #1f2e8087
+# %% ../nbs/02_learner.ipynb #a3d81671
 @patch
 def _resume_point(self:Learner, resume):
     cb = next((cb for cb in self.cbs if hasattr(cb, 'resume_point')), None)
     if cb is None: raise ValueError("resume: expected a CheckpointCB among the callbacks, got none; it knows where the checkpoints lie")
     return cb.resume_point(self, None if resume is True else resume)
 
-# %% ../nbs/02_learner.ipynb #b28ef52d
+# %% ../nbs/02_learner.ipynb #df623348
 @patch
 def fit(self:Learner,
     n_epochs:int=1, # passes over the training split, at least 1
@@ -404,7 +404,7 @@ def fit(self:Learner,
         self._within('fit', self._all_epochs, train, valid)
     finally: self.cbs = own
 
-# %% ../nbs/02_learner.ipynb #cf33593c
+# %% ../nbs/02_learner.ipynb #6746ddd5
 @patch
 def show_loop(self:Learner, cbs=()):
     "Print the loop, each line with the callbacks that act there, in their order"
@@ -420,7 +420,7 @@ def show_loop(self:Learner, cbs=()):
         if e: line(2, e)
     for i,level in ((2, 'batch'), (1, 'epoch'), (0, 'fit')): line(i, f'after_{level}'); line(i, f'cleanup_{level}')
 
-# %% ../nbs/02_learner.ipynb #ddfce4a7
+# %% ../nbs/02_learner.ipynb #328278f3
 def set_seed(
     seed:int, # 0 … 2³²-1
     deterministic:bool=False, # also demand deterministic kernels (a GPU may get slower, or refuse)
@@ -431,7 +431,7 @@ def set_seed(
     random.seed(seed); np.random.seed(seed); torch.manual_seed(seed)
     torch.use_deterministic_algorithms(deterministic)
 
-# %% ../nbs/02_learner.ipynb #eda5a5e0
+# %% ../nbs/02_learner.ipynb #12f2afff
 class DeviceCB(Callback, order=-30):
     "Model and batches on one device"
     def __init__(self,
@@ -446,7 +446,7 @@ class DeviceCB(Callback, order=-30):
         if hasattr(learn.model, 'to'): learn.model.to(self.device)
     def before_batch(self, learn): learn.batch = to_device(learn.batch, self.device)
 
-# %% ../nbs/02_learner.ipynb #e9e9d142
+# %% ../nbs/02_learner.ipynb #ca91b542
 class MetricsCB(Callback, order=10):
     "torcheval metrics and the mean loss of every pass; `history` holds them as numbers"
     def __init__(self,
@@ -469,7 +469,7 @@ class MetricsCB(Callback, order=10):
         for m in self.metrics.values(): m.update(preds, y)
         self.all_metrics['loss'].update(learn.loss.detach(), weight=len(y))
 
-# %% ../nbs/02_learner.ipynb #897eadea
+# %% ../nbs/02_learner.ipynb #a2778ec4
 @patch
 def _move(self:MetricsCB, device):
     self.device = device
@@ -495,7 +495,7 @@ def load_state_dict(self:MetricsCB, d):
     for k,m in self.all_metrics.items(): m.load_state_dict(d['metrics'][k])
     self.device = None   # the next batch says where they belong
 
-# %% ../nbs/02_learner.ipynb #d4dd27a1
+# %% ../nbs/02_learner.ipynb #fd0e86f2
 def format_row(row:Mapping)->dict:
     "The numbers of one pass as strings, three decimals"
     return {k: f'{v:.3f}' if isinstance(v, float) else str(v) for k,v in row.items()}
@@ -508,7 +508,7 @@ def metrics_table(history:Sequence)->str:
     line = lambda vals: '| ' + ' | '.join(v.rjust(w[k]) for k,v in zip(w, vals)) + ' |'
     return '\n'.join([line(w), '|' + '|'.join('-'*(n+1) + ':' for n in w.values()) + '|', *(line(r.values()) for r in rows)])
 
-# %% ../nbs/02_learner.ipynb #58b1ae23
+# %% ../nbs/02_learner.ipynb #303294fd
 def _display_mode():
     if IN_NOTEBOOK: return 'notebook'
     return 'terminal' if getattr(sys.stdout, 'isatty', bool)() else 'log'
@@ -534,7 +534,7 @@ class ProgressCB(Callback, order=20):
         if self.mode != 'log': learn.epochs = self.mbar = master_bar(learn.epochs)
         if hasattr(learn, 'metrics'): learn.metrics.log = self.row
 
-# %% ../nbs/02_learner.ipynb #e3c6fbc0
+# %% ../nbs/02_learner.ipynb #c41b7c06
 @patch
 def before_epoch(self:ProgressCB, learn):
     if learn.training: self._flush()
@@ -557,7 +557,7 @@ def row(self:ProgressCB, row):
     self.rows.append(row); self.pending.append(row)
     if row['train'] == 'eval': self._flush()
 
-# %% ../nbs/02_learner.ipynb #f6b4629a
+# %% ../nbs/02_learner.ipynb #175bbd56
 @patch
 def _flush(self:ProgressCB):
     if self.pending and self.mode == 'log':
@@ -573,7 +573,7 @@ def _draw(self:ProgressCB):
     self.mbar.update_graph(graphs)
     self.drawn = time.monotonic()
 
-# %% ../nbs/02_learner.ipynb #cda76271
+# %% ../nbs/02_learner.ipynb #f14e8911
 @patch
 def plot_losses(self:ProgressCB,
     ax=None, # matplotlib axes; None: new ones
@@ -598,7 +598,7 @@ def cleanup_fit(self:ProgressCB, learn):
     if self.rows: show_table(metrics_table(self.rows), self.mode)
     if self.plot and self.losses and self.mode == 'notebook': show_figure(self.plot_losses().figure)
 
-# %% ../nbs/02_learner.ipynb #4975ee93
+# %% ../nbs/02_learner.ipynb #82ff5b45
 def show_table(md:str, mode:str|None=None):
     "A Markdown table, rendered in a notebook, as it is elsewhere"
     if (mode or _display_mode()) == 'notebook': display(Markdown(md))
@@ -612,7 +612,7 @@ def show_figure(fig):
     if _display_mode() == 'notebook': display(fig)
     plt.close(fig)
 
-# %% ../nbs/02_learner.ipynb #cec23c19
+# %% ../nbs/02_learner.ipynb #023d0223
 class GuardCB(Callback, order=-10):
     "Stops a fit that can only go wrong, before the optimiser steps, and says where"
     def __init__(self,
@@ -632,7 +632,7 @@ class GuardCB(Callback, order=-10):
         if learn.iter == 0 and learn.epoch == 0 and getattr(learn.loss_func, '__name__', type(learn.loss_func).__name__) in _class_losses:
             check_targets(learn.preds, learn.batch[1])
 
-# %% ../nbs/02_learner.ipynb #802747e7
+# %% ../nbs/02_learner.ipynb #cae90b5d
 _class_losses = ('cross_entropy', 'CrossEntropyLoss', 'nll_loss', 'NLLLoss')
 
 def check_targets(
@@ -648,7 +648,7 @@ def check_targets(
     if lo < 0 or hi >= n: raise ValueError(f"labels: expected 0 … {n - 1} for a network of {n} outputs, got {lo} … {hi}; "
         "is n_outputs the number of classes?")
 
-# %% ../nbs/02_learner.ipynb #c6d6d244
+# %% ../nbs/02_learner.ipynb #eb209ac4
 @patch
 def after_loss(self:GuardCB, learn):
     if not learn.training or (learn.loss.device.type != 'cpu' and learn.iter % self.every): return
@@ -661,7 +661,7 @@ def after_loss(self:GuardCB, learn):
 
 TrainLearner.default_cbs = (GuardCB,)
 
-# %% ../nbs/02_learner.ipynb #cca493ed
+# %% ../nbs/02_learner.ipynb #a0336f82
 def _shape(t): return f'{str(t.dtype)[6:]} {tuple(t.shape)}' if torch.is_tensor(t) else type(t).__name__
 
 @patch
@@ -681,7 +681,7 @@ def cleanup_epoch(self:GuardCB, learn):
     if workers: note += f", with num_workers={workers}; num_workers=0 shows the error itself"
     e.add_note(note); self.told = e
 
-# %% ../nbs/02_learner.ipynb #2d13d4cc
+# %% ../nbs/02_learner.ipynb #1729db00
 class BaseSchedulerCB(Callback, order=40):
     "Builds a torch scheduler for the optimiser of the fit"
     def __init__(self,
@@ -701,7 +701,7 @@ class EpochSchedulerCB(BaseSchedulerCB):
     def after_epoch(self, learn):
         if learn.training: self.sched.step()
 
-# %% ../nbs/02_learner.ipynb #a7ffcbb8
+# %% ../nbs/02_learner.ipynb #bf2731df
 def _lr(rec): return rec.pg['lr']
 def _momentum(rec): return rec.pg['betas'][0] if 'betas' in rec.pg else rec.pg.get('momentum', 0.)
 
@@ -723,7 +723,7 @@ class RecorderCB(Callback, order=30):
         fig.tight_layout()
         return fig
 
-# %% ../nbs/02_learner.ipynb #d59f3b08
+# %% ../nbs/02_learner.ipynb #37377b96
 @contextmanager
 def restoring(
     model:nn.Module, # its parameters, buffers, gradients and modes
@@ -746,7 +746,7 @@ def restoring(
         random.setstate(rng[0]); np.random.set_state(rng[1]); torch.set_rng_state(rng[2])
         if cuda: torch.cuda.set_rng_state_all(cuda)
 
-# %% ../nbs/02_learner.ipynb #32896701
+# %% ../nbs/02_learner.ipynb #6b9f89e1
 class LRFinderCB(Callback, order=-20):
     "Raises the learning rate by `gamma` after each batch until the loss explodes"
     def __init__(self,
@@ -770,7 +770,7 @@ class LRFinderCB(Callback, order=-20):
     def after_step(self, learn):
         for g in learn.opt.param_groups: g['lr'] *= self.gamma
 
-# %% ../nbs/02_learner.ipynb #176457a8
+# %% ../nbs/02_learner.ipynb #3a349be9
 @patch(as_prop=True)
 def suggestion(self:LRFinderCB):
     "The learning rate where the smoothed loss falls most steeply, before its lowest point"
@@ -788,7 +788,7 @@ def plot(self:LRFinderCB, ax=None):
     ax.set(xscale='log', xlabel='learning rate', ylabel='loss', ylim=(.8*min(self.smooth), 2*self.smooth[0])); ax.legend()
     return ax
 
-# %% ../nbs/02_learner.ipynb #e9051480
+# %% ../nbs/02_learner.ipynb #ebc67b94
 def lr_find(
     model:nn.Module, # left exactly as it was; a `Learner` is tested with its own data, loss and optimiser
     dls:Mapping=None, # loaders; only 'train' is used
@@ -809,7 +809,7 @@ def lr_find(
     if plot: show_figure(finder.plot().figure)
     return finder
 
-# %% ../nbs/02_learner.ipynb #734b6d9f
+# %% ../nbs/02_learner.ipynb #1a768f94
 class Hook:
     "Calls `f(hook, module, inputs, output)` after each forward of `m`, until removed"
     def __init__(self,
@@ -820,7 +820,7 @@ class Hook:
     def __enter__(self): return self
     def __exit__(self, *args): self.remove()
 
-# %% ../nbs/02_learner.ipynb #b390c6a1
+# %% ../nbs/02_learner.ipynb #4c77fd3a
 class HooksCallback(Callback):
     "A hook on each of some modules for the time of a fit"
     def __init__(self,
@@ -836,7 +836,7 @@ class HooksCallback(Callback):
     def __iter__(self): return iter(self.hooks)
     def __len__(self): return len(self.hooks)
 
-# %% ../nbs/02_learner.ipynb #53d1894b
+# %% ../nbs/02_learner.ipynb #9effbfd8
 class ActivationStats(Hook):
     "Mean, deviation, histogram and share of dead units of one module's output, over training time"
     def __init__(self,
@@ -862,7 +862,7 @@ class ActivationStats(Hook):
             self.dead.append((per_unit.amax(1) - per_unit.amin(1) < 1e-4).float().mean())
             self.hists.append(a.clamp(*self.limits).histc(self.bins, *self.limits))
 
-# %% ../nbs/02_learner.ipynb #14bfa974
+# %% ../nbs/02_learner.ipynb #216d667e
 class ActivationStatsCB(HooksCallback):
     "Watches the activations of some modules through training; draws them afterwards"
     def __init__(self,
@@ -890,7 +890,7 @@ def _seen(stats):
     if not hooks: raise ValueError("no activations were recorded: fit first, with modules to watch (a model with `layers`, or `mods=`)")
     return hooks
 
-# %% ../nbs/02_learner.ipynb #9cd3a104
+# %% ../nbs/02_learner.ipynb #bd16f040
 @patch
 def mean_std_plot(self:ActivationStatsCB):
     "Mean and standard deviation of each layer's activations over the training steps"
@@ -917,7 +917,7 @@ def dead_plot(self:ActivationStatsCB):
     fig.tight_layout()
     return fig
 
-# %% ../nbs/02_learner.ipynb #00c02271
+# %% ../nbs/02_learner.ipynb #95b2ea72
 @patch
 def hist_plot(self:ActivationStatsCB, ncols=3):
     "Histogram of each layer's activations over time, as an image: steps to the right, values upwards, brighter is more (log)"
@@ -932,7 +932,7 @@ def hist_plot(self:ActivationStatsCB, ncols=3):
     fig.supxlabel('steps', fontsize='small'); fig.supylabel('activation', fontsize='small')
     return fig
 
-# %% ../nbs/02_learner.ipynb #0d97f1d0
+# %% ../nbs/02_learner.ipynb #bfeb755f
 def has_fast_bf16(
     device:str|torch.device, # such as 'cpu' or 'cuda'
 )->bool: # True if the hardware itself multiplies bfloat16
@@ -958,7 +958,7 @@ class MixedPrecisionCB(Callback, order=-5):
     def leave(self):
         if self.ctx is not None: self.ctx.__exit__(None, None, None); self.ctx = None
 
-# %% ../nbs/02_learner.ipynb #da7ddfd1
+# %% ../nbs/02_learner.ipynb #551e2350
 class ChannelsLastCB(Callback, order=-20):
     "Model and images with the channels last in memory, which convolutions like best"
     def before_fit(self, learn): learn.model.to(memory_format=torch.channels_last)
@@ -966,7 +966,7 @@ class ChannelsLastCB(Callback, order=-20):
         x, *rest = learn.batch
         if torch.is_tensor(x) and x.dim() == 4: learn.batch = [x.contiguous(memory_format=torch.channels_last), *rest]
 
-# %% ../nbs/02_learner.ipynb #8ca1c9ac
+# %% ../nbs/02_learner.ipynb #adb31417
 class GradientAccumulationCB(Callback, order=60):
     "An optimiser step every `n` batches, with the mean gradient of all their images"
     def __init__(self,
@@ -984,7 +984,7 @@ class GradientAccumulationCB(Callback, order=60):
             if p.grad is not None: p.grad /= self.images
         self.k = self.images = 0
 
-# %% ../nbs/02_learner.ipynb #60226f50
+# %% ../nbs/02_learner.ipynb #c43b68f8
 class GradientClipCB(Callback, order=70):
     "Scales the gradient down to a norm of `max_norm` where it is longer; `norms` keeps its length before"
     saved = ('norms',)
@@ -996,7 +996,7 @@ class GradientClipCB(Callback, order=70):
     def before_fit(self, learn): self.norms = []
     def after_backward(self, learn): self.norms.append(nn.utils.clip_grad_norm_(learn.model.parameters(), self.max_norm))
 
-# %% ../nbs/02_learner.ipynb #4196ef2d
+# %% ../nbs/02_learner.ipynb #7fadfc9d
 class _Monitor(Callback, order=50):
     saved = ('best', 'best_epoch')
     def __init__(self,
@@ -1013,7 +1013,7 @@ class _Monitor(Callback, order=50):
         if gain > self.min_delta: self.best,self.best_epoch = v,learn.epoch
         return gain > self.min_delta
 
-# %% ../nbs/02_learner.ipynb #dab8f2c4
+# %% ../nbs/02_learner.ipynb #6a6e6365
 class EarlyStopCB(_Monitor):
     "Ends the fit when the evaluation hasn't improved for `patience` epochs"
     def __init__(self,
@@ -1034,7 +1034,7 @@ class BestModelCB(_Monitor):
     def cleanup_fit(self, learn):
         if self.best is not None: learn.model.load_state_dict(self.state)
 
-# %% ../nbs/02_learner.ipynb #b0797a03
+# %% ../nbs/02_learner.ipynb #ade65761
 def count_macs(
     model:nn.Module, # left as it was
     x:torch.Tensor, # a batch of one, (1, C, H, W)
@@ -1052,7 +1052,7 @@ def count_params(model:nn.Module)->int:
     "Number of parameters"
     return sum(p.numel() for p in model.parameters())
 
-# %% ../nbs/02_learner.ipynb #f9bc77cf
+# %% ../nbs/02_learner.ipynb #a929b303
 def peak_memory(device)->int:
     "Bytes: the most memory torch had allocated on a GPU, or the most the whole process has held"
     if torch.device(device).type == 'cuda': return torch.cuda.max_memory_allocated(device)
@@ -1076,7 +1076,7 @@ class RecordCB(Callback, order=100):
     ): self.name,self.quiet,self.recipe = name,quiet,recipe
     saved = ('seconds', 'images', 'x')
 
-# %% ../nbs/02_learner.ipynb #6cac56b0
+# %% ../nbs/02_learner.ipynb #c88cfbee
 @patch
 def before_fit(self:RecordCB, learn):
     self.device,self.seconds,self.images = _device_of(learn.model),{True: 0., False: 0.},0
@@ -1112,7 +1112,7 @@ def load_state_dict(self:RecordCB, d):
     vars(self).update(d)
     if self.t0 is not None: self.t0 = time.perf_counter()
 
-# %% ../nbs/02_learner.ipynb #7dd00fb5
+# %% ../nbs/02_learner.ipynb #a4379e2a
 @patch
 def cleanup_fit(self:RecordCB, learn):
     history = epoch_history(getattr(getattr(learn, 'metrics', None), 'history', []))
@@ -1120,7 +1120,7 @@ def cleanup_fit(self:RecordCB, learn):
     learn.record = self.make(learn, history)
     if not self.quiet: show_table(record_line(learn.record))
 
-# %% ../nbs/02_learner.ipynb #24e9151b
+# %% ../nbs/02_learner.ipynb #199fbd31
 def epoch_history(rows:Sequence)->list[dict]:
     "One entry an epoch out of a metrics history; the first metric is called the accuracy"
     out = {}
@@ -1145,7 +1145,7 @@ def make(self:RecordCB, learn, history):
         params=count_params(learn.model),
         mmacs=count_macs(learn.model, self.x)/1e6, recipe=recipe, history=history)
 
-# %% ../nbs/02_learner.ipynb #8933a080
+# %% ../nbs/02_learner.ipynb #fa09d28c
 def device_name(device)->str:
     "What a reader can compare with: the GPU's name, or 'cpu' with the number of threads"
     device = torch.device(device)
@@ -1157,7 +1157,7 @@ def record_line(r:Mapping)->str:
         f"{r['images_per_second']:,.0f} images/s · peak memory {r['peak_memory']/2**30:.1f} GiB · {r['params']:,} parameters · "
         f"{r['mmacs']:.2f} M multiply-adds an image" + (' · bf16' if r['recipe'].get('bf16') else ''))
 
-# %% ../nbs/02_learner.ipynb #9e276111
+# %% ../nbs/02_learner.ipynb #1be4623f
 def write_atomically(
     path:str|Path, # of the file; its folder is made
     data:bytes|str, # what goes into it
@@ -1191,7 +1191,7 @@ def save_record(
     rest = [r for r in load_records(path) if key(r) != key(record)]
     write_atomically(path, json.dumps(sorted([*rest, dict(record)], key=key), indent=1) + '\n')
 
-# %% ../nbs/02_learner.ipynb #7749e65e
+# %% ../nbs/02_learner.ipynb #494b9055
 def mean_sd(
     records:Sequence, # records of the same run with different seeds
     key:str='acc_last', # which number
@@ -1200,7 +1200,7 @@ def mean_sd(
     v = np.array([r[key] for r in records], dtype=float)
     return float(v.mean()), float(v.std(ddof=1)) if len(v) > 1 else math.nan
 
-# %% ../nbs/02_learner.ipynb #55a8c795
+# %% ../nbs/02_learner.ipynb #60d4ffb0
 def train_1cycle(
     model:nn.Module, # its `layers`, or else its children, are watched
     lr:float=1e-2, # highest learning rate of the cycle, above 0

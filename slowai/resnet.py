@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from .learner import (CancelFitException, DataLoaders, DeviceCB, Hook, HooksCallback, TrainLearner, check_count, fashion_mnist,
     restoring, show_table, train_1cycle)
 
-# %% ../nbs/03_resnet.ipynb #5295f691
+# %% ../nbs/03_resnet.ipynb #1147deec
 class GeneralReLU(nn.Module):
     "Leaky ReLU of slope `a`, shifted down by `b`"
     def __init__(self,
@@ -36,7 +36,7 @@ class GeneralReLU(nn.Module):
         return x - self.b if self.b else x
     def extra_repr(self): return f'a={self.a}, b={self.b}'
 
-# %% ../nbs/03_resnet.ipynb #2a587f28
+# %% ../nbs/03_resnet.ipynb #58e004ff
 class Conv(nn.Conv2d):
     "Convolution with 'same' padding, BatchNorm2d and GeneralReLU"
     def __init__(self,
@@ -57,14 +57,14 @@ class Conv(nn.Conv2d):
         if self.norm is not None: x = self.norm(x)
         return x if self.act is None else self.act(x)
 
-# %% ../nbs/03_resnet.ipynb #9225c666
+# %% ../nbs/03_resnet.ipynb #e0725da6
 def init_leaky_weights(
     module:nn.Module, # called by `model.apply(init_leaky_weights)` on every part
 ):
     "Kaiming-normal weights for the leak of each `Conv` ([He et al.](https://arxiv.org/abs/1502.01852))"
     if isinstance(module, Conv): init.kaiming_normal_(module.weight, a=1. if module.act is None else module.act.a or 0.)
 
-# %% ../nbs/03_resnet.ipynb #92867451
+# %% ../nbs/03_resnet.ipynb #1045575e
 class CNN(nn.Module):
     "Stem, one stride-2 block for each pair of `nfs`, and a last block down to 1×1: images (N, c_in, H, W) to scores (N, n_outputs)"
     stem_stride = 2
@@ -83,7 +83,7 @@ class CNN(nn.Module):
         self.layers = nn.Sequential(*self.get_layers(nfs, n_outputs, block))
         self.c_in = next((m.in_channels for m in self.layers.modules() if isinstance(m, nn.Conv2d)), c_in)
 
-# %% ../nbs/03_resnet.ipynb #215cf2ac
+# %% ../nbs/03_resnet.ipynb #ed037d5b
 @patch
 def get_layers(self:CNN, nfs, n_outputs=10, C=None):
     "The layers, as a list of modules: what a subclass overrides"
@@ -108,7 +108,7 @@ def kaiming(cls:CNN, *args, **kwargs):
     model.apply(init_leaky_weights)
     return model
 
-# %% ../nbs/03_resnet.ipynb #3cb28bf9
+# %% ../nbs/03_resnet.ipynb #971750fd
 class DeeperCNN(CNN):
     "A `CNN` whose stem keeps the size of the picture, so that one more block fits"
     stem_stride = 1
@@ -119,7 +119,7 @@ class DeeperCNN(CNN):
         c_in:int=1, # channels of the images
     ): super().__init__(nfs, n_outputs, block, c_in)
 
-# %% ../nbs/03_resnet.ipynb #4e91aeea
+# %% ../nbs/03_resnet.ipynb #f6b094a7
 class ResidualBlock(nn.Module):
     "The idea in its plainest form: `inner(x) + x` ([He et al.](https://arxiv.org/abs/1512.03385))"
     def __init__(self,
@@ -132,12 +132,12 @@ class ResidualBlock(nn.Module):
         if y.shape != x.shape: raise ValueError(f"inner: expected an output of the input's shape {tuple(x.shape)}, got {tuple(y.shape)}")
         return y + x
 
-# %% ../nbs/03_resnet.ipynb #9107c2fc
+# %% ../nbs/03_resnet.ipynb #284c9dcb
 def _check_stride(stride):
     if stride in (1, 2): return
     raise ValueError(f"stride: expected 1 or 2, got {stride!r}; the identity path only knows how to keep or to halve")
 
-# %% ../nbs/03_resnet.ipynb #9074d23e
+# %% ../nbs/03_resnet.ipynb #398d33b3
 class ResidualConvBlock(nn.Module):
     "Two `Conv`s, the second strided, plus an identity path; GeneralReLU after the sum"
     def __init__(self,
@@ -162,7 +162,7 @@ class ResidualConvBlock(nn.Module):
         x = self.conv_b(self.conv_a(x)) + self.identity(x)
         return x if self.act is None else self.act(x)
 
-# %% ../nbs/03_resnet.ipynb #e8ed2919
+# %% ../nbs/03_resnet.ipynb #73b5d3c2
 class DoubleConvBlock(nn.Module):
     "The control of `ResidualConvBlock`: the same two `Conv`s and activation, no skip"
     def __init__(self,
@@ -182,7 +182,7 @@ class DoubleConvBlock(nn.Module):
         x = self.conv_b(self.conv_a(x))
         return x if self.act is None else self.act(x)
 
-# %% ../nbs/03_resnet.ipynb #53efd045
+# %% ../nbs/03_resnet.ipynb #935783de
 class SummaryCB(HooksCallback, order=-40):
     "Prints a table of the layers from one batch, then cancels the fit; `rows` holds it as numbers"
     def __init__(self,
@@ -205,7 +205,7 @@ class SummaryCB(HooksCallback, order=-40):
     def cleanup_batch(self, learn):
         if self.counter is not None: self.counter.__exit__(None, None, None); self.counter = None
 
-# %% ../nbs/03_resnet.ipynb #53242cbd
+# %% ../nbs/03_resnet.ipynb #0c274d86
 @patch
 def after_predict(self:SummaryCB, learn):
     counter, n = self.counter, len(learn.batch[0])
@@ -226,7 +226,7 @@ def table(self:SummaryCB)->str:
     total = lambda k: f'{sum(r[k] for r in top):.2f}'
     return '\n'.join([*lines, f"| Total | | | {sum(unique.values()):,} | {total('mflops')} | {total('mmacs')} |"])
 
-# %% ../nbs/03_resnet.ipynb #df506fc7
+# %% ../nbs/03_resnet.ipynb #f05fb53a
 def summarize(
     m:nn.Module, # the model, left as it was
     mods:Sequence|None=None, # its modules to list; None: its direct children
@@ -238,7 +238,7 @@ def summarize(
     cbs = [SummaryCB(mods), DeviceCB()]
     with restoring(m, dls): TrainLearner(m, dls, F.cross_entropy, cbs=cbs).fit(1, train=False)
 
-# %% ../nbs/03_resnet.ipynb #57a75241
+# %% ../nbs/03_resnet.ipynb #485606b5
 def timm_model(
     id:str, # a name that `timm.list_models()` knows, such as 'resnet18'
     n_outputs:int=10, # number of classes

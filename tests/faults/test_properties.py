@@ -29,7 +29,7 @@ def attempt(f, *args, **kwargs):
     except (ValueError, TypeError) as e:
         last = traceback.extract_tb(e.__traceback__)[-1]
         assert Path(last.filename).parent == HERE, f"raised in {last.filename}, line {last.lineno}: {type(e).__name__}: {e}"
-        assert ': ' in str(e) and 'got' in str(e) and '\n' not in str(e), f"not clear: {e}"
+        assert ': ' in str(e) and ('got' in str(e) or 'expected' in str(e)) and '\n' not in str(e), f"not clear: {e}"
         return None
 
 
