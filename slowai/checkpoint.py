@@ -39,7 +39,7 @@ from .conv import to_device
 from .data import ImageSet
 from .learner import Callback, Learner, LRFinderCB, _device_of, _synchronize, write_atomically
 
-# %% ../nbs/06_checkpoint.ipynb #677121ba
+# %% ../nbs/06_checkpoint.ipynb #2e443964
 def random_states()->dict:
     "The state of every shared generator: Python's, NumPy's, torch's, and the GPUs' if they are in use"
     name, keys, *rest = np.random.get_state()
@@ -57,7 +57,7 @@ def set_random_states(
     if torch.cuda.is_initialized():
         for i,s in enumerate(states['cuda'][:torch.cuda.device_count()]): torch.cuda.set_rng_state(s, i)
 
-# %% ../nbs/06_checkpoint.ipynb #5c25ac11
+# %% ../nbs/06_checkpoint.ipynb #edecc268
 _plain, _stacked = (str, int, float, bool, type(None)), '__stacked__'
 
 def _own(t):
@@ -80,7 +80,7 @@ def pack(
     raise TypeError(f"{where}: a checkpoint holds tensors, numbers, strings, lists, tuples and dicts, got {type(o).__name__}; "
         "give the callback a state_dict that uses only these")
 
-# %% ../nbs/06_checkpoint.ipynb #3de4ecbe
+# %% ../nbs/06_checkpoint.ipynb #d0f6a4dc
 def unpack(
     o, # from `pack`
 ):
@@ -89,7 +89,7 @@ def unpack(
     if isinstance(o, (list, tuple)): return type(o)(unpack(v) for v in o)
     return o
 
-# %% ../nbs/06_checkpoint.ipynb #af2be0c2
+# %% ../nbs/06_checkpoint.ipynb #93b80776
 FORMAT = 1   # of what lies in a checkpoint; a reader refuses a higher number
 class DamagedError(ValueError): "A checkpoint that isn't what was written"
 
@@ -112,7 +112,7 @@ def write_checkpoint(
     write_atomically(digest_path(path), f'{hashlib.sha256(data).hexdigest()}  {path.name}\n')
     write_atomically(path, data)
 
-# %% ../nbs/06_checkpoint.ipynb #184b5c1a
+# %% ../nbs/06_checkpoint.ipynb #121ff0d6
 def _damage(path, data):
     if not data: return 'is empty'
     if data[:2] != b'PK': return f'is no checkpoint: it starts with {data[:12]!r}'
@@ -123,7 +123,7 @@ def _damage(path, data):
 
 def _refuse(path, why): raise ValueError(f"{path}: {why}")
 
-# %% ../nbs/06_checkpoint.ipynb #e7b73d69
+# %% ../nbs/06_checkpoint.ipynb #8c8bc0d2
 def read_checkpoint(
     path:str|Path, # of the file; its digest lies beside it
 )->dict: # its tensors on the CPU
@@ -138,11 +138,11 @@ def read_checkpoint(
         _refuse(path, f"holds more than numbers{f' ({what[1]})' if what else ''}; nothing of it was run. Only load what you trust")
     except Exception as e: _refuse(path, f"is no checkpoint of slowai ({type(e).__name__})")
     if not isinstance(payload, dict) or payload.get('slowai') != 'checkpoint': _refuse(path, 'is no checkpoint of slowai')
-    if payload['format'] > FORMAT: _refuse(path, f"has checkpoint format {payload['format']}, and this version of slowai reads up to {FORMAT}; "
-        "update slowai")
+    if payload['format'] > FORMAT:
+        _refuse(path, f"has checkpoint format {payload['format']}, and this version of slowai reads up to {FORMAT}; update slowai")
     return payload
 
-# %% ../nbs/06_checkpoint.ipynb #cb8f7fc3
+# %% ../nbs/06_checkpoint.ipynb #4fd3f92c
 class FolderLock:
     "Keeps other runs out of a folder until `release`, or until the process ends in whatever way"
     def __init__(self,
@@ -174,7 +174,7 @@ def _alive(owner):
     except PermissionError: pass
     return True
 
-# %% ../nbs/06_checkpoint.ipynb #9568d469
+# %% ../nbs/06_checkpoint.ipynb #9aecb9a9
 class Interrupts:
     "Notes the first Ctrl-C or SIGTERM in `got`; the second one stops the program at once"
     def __init__(self): self.old,self.got,self.pid = {},None,None
@@ -199,7 +199,7 @@ class Interrupts:
     def restore(self):
         while self.old: signal.signal(*self.old.popitem())
 
-# %% ../nbs/06_checkpoint.ipynb #7a568b3e
+# %% ../nbs/06_checkpoint.ipynb #771de1b6
 _scalar, _watch = (str, int, float, bool), ('monitor', 'min_delta')
 _settings = dict(GradientAccumulationCB=('n',), GradientClipCB=('max_norm',), EarlyStopCB=(*_watch, 'patience'), BestModelCB=_watch)
 
@@ -220,7 +220,7 @@ def _callbacks(learn):
         if cb.state_dict() or _agree(cb): out[f'{nm} {n}' if n > 1 else nm] = cb
     return out
 
-# %% ../nbs/06_checkpoint.ipynb #4fdab062
+# %% ../nbs/06_checkpoint.ipynb #0b1d7857
 def _callback_facts(learn):
     for nm,cb in _callbacks(learn).items():
         if isinstance(cb, CheckpointCB): continue
@@ -232,18 +232,21 @@ def fingerprint(
 )->dict:
     "What must agree between the run that wrote a checkpoint and the one that goes on from it, by name"
     dl, groups = learn.dls['train'], learn.opt.param_groups
-    groups = {k: [float(g[k]) if torch.is_tensor(g[k]) else g[k] for g in groups] for k in sorted(set().union(*groups) - {'params', 'foreach', 'fused', 'capturable'})}
+    settings = {k: [_number(g[k]) for g in groups if k in g] for k in sorted(set().union(*groups) - _how)}
     return dict(model={k: f'{tuple(v.shape)} {v.dtype}' for k,v in learn.model.state_dict().items() if torch.is_tensor(v)}, run={
-        'optimiser': type(learn.opt).__name__, **{f'optimiser {k}': v[0] if len(v) == 1 else v for k,v in groups.items()},
+        'optimiser': type(learn.opt).__name__, **{f'{type(learn.opt).__name__} {k}': _alone(v) for k,v in settings.items()},
         'number of epochs': learn.n_epochs, 'batch size': getattr(dl, 'batch_size', None), 'batches an epoch': _len(dl),
         'drop_last': getattr(dl, 'drop_last', None), 'seed': torch.initial_seed(), 'seed of the loaders': getattr(learn.dls, 'seed', None),
         'workers': getattr(dl, 'num_workers', 0) if getattr(getattr(dl, 'dataset', None), 'item_tfm', None) else 0,
         **{f'data ({k})': _describe(learn.dls[k]) for k in ('train', learn.eval_split) if k},
-        'callbacks': ', '.join(k for k,cb in _callbacks(learn).items() if not isinstance(cb, CheckpointCB)), **dict(_callback_facts(learn))})
+        'callbacks': ', '.join(k for k in _callbacks(learn) if not k.startswith('CheckpointCB')), **dict(_callback_facts(learn))})
 
+_how = {'params', 'foreach', 'fused', 'capturable'}   # of an optimiser's settings, those that only say how it computes
+def _number(v): return float(f'{v:.6g}') if isinstance(v, float) or torch.is_tensor(v) else v
+def _alone(v): return v[0] if len(v) == 1 else v
 def _len(dl): return len(dl) if hasattr(dl, '__len__') else None
 
-# %% ../nbs/06_checkpoint.ipynb #3df162f7
+# %% ../nbs/06_checkpoint.ipynb #c5ae89e5
 def circumstances(learn:Learner)->dict:
     "What may differ between two halves of a run at the price of the last bits"
     bf16 = any(getattr(cb, 'on', False) is True for cb in learn.cbs)
@@ -256,10 +259,12 @@ def differences(
 )->list[str]:
     "In words, what differs"
     say = lambda d, k: d[k] if k in d else 'nothing'
-    out = [f'{k}: {say(there, k)} in the checkpoint, {say(here, k)} here' for k in {**there, **here} if say(there, k) != say(here, k)]
+    gone = there.get('optimiser', None) != here.get('optimiser', None)   # then each has settings of its own
+    keys = [k for k in {**there, **here} if not gone or ' ' not in k or k.split()[0] not in (there['optimiser'], here['optimiser'])]
+    out = [f'{k}: {say(there, k)} in the checkpoint, {say(here, k)} here' for k in keys if say(there, k) != say(here, k)]
     return out[:most] + [f'and {len(out) - most} more']*(len(out) > most)
 
-# %% ../nbs/06_checkpoint.ipynb #235ca77d
+# %% ../nbs/06_checkpoint.ipynb #4650a8d6
 class CheckpointCB(Callback, order=200):
     "Checkpoints from which `fit(resume=True)` goes on to the same last bit; saves also on SIGTERM and Ctrl-C"
     saved = ('best', 'best_epoch')
@@ -267,23 +272,23 @@ class CheckpointCB(Callback, order=200):
         folder:str|Path, # where they go, and where `resume=True` looks; made if it isn't there; one run at a time
         every:int|None=None, # training batches between two, and at the end of each epoch; None: as often as `share` allows
         keep:int=2, # how many of the newest stay, at least 1
-        monitor:str|None='loss', # metric of the evaluation by which the best is kept beside them; 'loss' in its name: smaller is better; None: keep none
+        monitor:str|None='loss', # evaluation metric by which the best is kept too ('loss' in its name: less is better); None: keep none
         share:float=.01, # of the training time that checkpoints may take, above 0; for every=None
     ):
         for k,v in dict(every=every, keep=keep).items():
-            if v is None and k == 'every': continue
-            if isinstance(v, bool) or not isinstance(v, int) or v < 1: raise ValueError(f"{k}: expected a whole number of at least 1, got {v!r}")
+            if (v is None and k == 'every') or (type(v) is int and v >= 1): continue
+            raise ValueError(f"{k}: expected a whole number of at least 1, got {v!r}")
         if not 0 < share <= 1: raise ValueError(f"share: expected a part of the training time, above 0 up to 1, got {share!r}")
         self.folder,self.every,self.keep,self.monitor,self.share = Path(folder),every,keep,monitor,share
         self.lock,self.interrupts,self.active = FolderLock(folder),Interrupts(),False
         self.best = self.best_epoch = None
 
-# %% ../nbs/06_checkpoint.ipynb #8845e92b
+# %% ../nbs/06_checkpoint.ipynb #6c887c6d
 @patch
 def capture(self:CheckpointCB, learn, finished=False):
     "The state of the run as plain types"
-    n_done = 0 if finished else learn.iter + 1
-    return pack(dict(slowai='checkpoint', format=FORMAT, epoch=learn.n_epochs if finished else learn.epoch, n_done=n_done, finished=finished,
+    epoch, n_done = (learn.n_epochs, 0) if finished else (learn.epoch, learn.iter + 1)
+    return pack(dict(slowai='checkpoint', format=FORMAT, epoch=epoch, n_done=n_done, finished=finished,
         fingerprint=self.facts, circumstances=circumstances(learn), model=learn.model.state_dict(), opt=learn.opt.state_dict(),
         start=self.start, generators=_generators(learn), random=random_states(),
         callbacks={k: pack(cb.state_dict(), k) for k,cb in _callbacks(learn).items()}), 'checkpoint')
@@ -296,7 +301,7 @@ def _gens(dl):
     found = (getattr(o, 'generator', None) for o in (dl, getattr(dl, 'sampler', None), getattr(dl, 'batch_sampler', None)))
     return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
 
-# %% ../nbs/06_checkpoint.ipynb #5a48bfb7
+# %% ../nbs/06_checkpoint.ipynb #a72dffde
 @patch
 def save(self:CheckpointCB, learn, finished=False):
     "Write a checkpoint of this place, if the disk lets us"
@@ -309,8 +314,9 @@ def save(self:CheckpointCB, learn, finished=False):
         self.newest,self.serial,self.failed = path,self.serial + 1,None
         for p in _newest_first(self.folder)[self.keep:]: p.unlink(); digest_path(p).unlink(missing_ok=True)
     except OSError as e:
-        if self.failed != learn.epoch: warnings.warn(f"no checkpoint at {learn.where()}: {e.strerror or e}. Training goes on; the last good one is "
-            f"{self.newest or 'none'}", stacklevel=2)
+        if self.failed != learn.epoch:   # say it once an epoch
+            warnings.warn(f"no checkpoint at {learn.where()}: {e.strerror or e}. Training goes on; the last good one is {self.newest}",
+                stacklevel=2)
         self.failed = learn.epoch
     self.cost = time.perf_counter() - t
     self.spent,self.saves,self.last = self.spent + self.cost,self.saves + 1,learn.iter + 1
@@ -318,7 +324,7 @@ def save(self:CheckpointCB, learn, finished=False):
 def _serial(path): return int(path.name.split('-')[1])
 def _newest_first(folder, kind='checkpoint'): return sorted(Path(folder).glob(f'{kind}-*.pt'), key=_serial, reverse=True)
 
-# %% ../nbs/06_checkpoint.ipynb #09e9431e
+# %% ../nbs/06_checkpoint.ipynb #7e124818
 @patch
 def before_fit(self:CheckpointCB, learn):
     self.active = learn.will_train and not any(isinstance(cb, LRFinderCB) for cb in learn.cbs)
@@ -339,7 +345,7 @@ def before_fit(self:CheckpointCB, learn):
 @patch
 def beginning(self:CheckpointCB, learn): return dict(random=random_states(), generators=_generators(learn, 'train'))
 
-# %% ../nbs/06_checkpoint.ipynb #8c4f833e
+# %% ../nbs/06_checkpoint.ipynb #14ce6f97
 @patch
 def make_room(self:CheckpointCB, learn):
     "Make, lock and tidy the folder; raise unless there is room for what will be written"
@@ -352,15 +358,18 @@ def make_room(self:CheckpointCB, learn):
         self.serial = max([_serial(p) for p in old + _newest_first(self.folder, 'best')], default=0) + 1
         t = time.perf_counter()
         size = self.try_write(learn)
-    except OSError as e: raise ValueError(f"folder: can't write checkpoints in {str(self.folder)!r} ({e.strerror or e}); make room there, or "
-        "choose another folder") from e
+    except OSError as e:
+        why = f"folder: can't write checkpoints in {str(self.folder)!r} ({e.strerror or e}); make room there, or choose another folder"
+        raise ValueError(why) from e
     self.cost = self.spent = time.perf_counter() - t
     used = sum(p.stat().st_size for p in old)
     free, need = shutil.disk_usage(self.folder).free, size*(self.keep + 1 + (self.monitor is not None)) - used
-    if free < need: raise ValueError(f"folder: {str(self.folder)!r} has {free/1e6:,.1f} MB left, and {self.keep} checkpoints, the best one and "
-        f"the one being written need {need/1e6:,.1f} MB; make room, or keep fewer")
-    if old and not learn.point and 'finished' not in old[0].name: warnings.warn(f"{self.folder} holds checkpoints of a run that isn't finished "
-        f"({old[0].name}). This run starts afresh and replaces them; to go on from them, interrupt it now and use resume=True", stacklevel=2)
+    if free < need:
+        raise ValueError(f"folder: {str(self.folder)!r} has {free/1e6:,.1f} MB left, and {self.keep} checkpoints, the best one and the one "
+            f"being written need {need/1e6:,.1f} MB; make room, or keep fewer")
+    if old and not learn.point and 'finished' not in old[0].name:
+        warnings.warn(f"{self.folder} holds checkpoints of a run that isn't finished ({old[0].name}). This run starts afresh and replaces "
+            "them; to go on from them, interrupt it now and use resume=True", stacklevel=2)
 
 @patch
 def try_write(self:CheckpointCB, learn):
@@ -371,7 +380,7 @@ def try_write(self:CheckpointCB, learn):
         f.write(data); f.flush(); os.fsync(f.fileno())
         return f.tell()
 
-# %% ../nbs/06_checkpoint.ipynb #19c8c160
+# %% ../nbs/06_checkpoint.ipynb #119fc7d7
 @patch
 def before_epoch(self:CheckpointCB, learn):
     if self.active and learn.training: self.start,self.last = self.beginning(learn),0
@@ -381,7 +390,7 @@ def due(self:CheckpointCB, learn):
     "Is it time?"
     end = learn.iter + 1 == self.n_batches
     if self.every: return end or learn.iter + 1 - self.last >= self.every
-    return end and self.monitor is not None or self.spent + self.cost <= self.share*(time.monotonic() - self.began)
+    return end and self.monitor is not None or self.spent + 3*self.cost <= self.share*(time.monotonic() - self.began)
 
 @patch
 def after_batch(self:CheckpointCB, learn):
@@ -390,14 +399,15 @@ def after_batch(self:CheckpointCB, learn):
     if learn.training and (stop or self.due(learn)): self.save(learn)
     if stop: self.interrupts.stop(f"stopped at {learn.where()}; resume=True goes on from {self.newest or 'the start'}")
 
-# %% ../nbs/06_checkpoint.ipynb #6b411661
+# %% ../nbs/06_checkpoint.ipynb #81af1218
 @patch
 def cleanup_epoch(self:CheckpointCB, learn):
     "After an evaluation: is this epoch the best so far?"
     rows = getattr(getattr(learn, 'metrics', None), 'history', None)
     if not self.active or learn.training or not self.monitor or not rows: return
     row, sign = rows[-1], 1 if 'loss' in self.monitor else -1
-    if row['epoch'] != learn.epoch or row['train'] == 'train' or (self.best is not None and sign*(row[self.monitor] - self.best) >= 0): return
+    if row['epoch'] != learn.epoch or row['train'] == 'train': return   # an evaluation that didn't come to its end
+    if self.best is not None and sign*(row[self.monitor] - self.best) >= 0: return
     self.best,self.best_epoch = row[self.monitor],learn.epoch
     src = self.newest or getattr(self.point, 'path', None)
     if src is None or f'-epoch{learn.epoch}-batch{self.n_batches}.pt' not in src.name: return
@@ -414,7 +424,7 @@ def keep_best(self:CheckpointCB, src):
     except OSError: write_atomically(path, src.read_bytes())   # another disk, or one without links
     for p in old: p.unlink(); digest_path(p).unlink(missing_ok=True)
 
-# %% ../nbs/06_checkpoint.ipynb #d3185f2b
+# %% ../nbs/06_checkpoint.ipynb #0b5bce1b
 @patch
 def cleanup_fit(self:CheckpointCB, learn):
     if not self.active: return
@@ -427,7 +437,7 @@ def cleanup_fit(self:CheckpointCB, learn):
         self.interrupts.restore(); self.lock.release()
     if ended and self.interrupts.got: self.interrupts.stop(f"stopped at the end of training; the finished run is in {self.folder}")
 
-# %% ../nbs/06_checkpoint.ipynb #d5a1e1c6
+# %% ../nbs/06_checkpoint.ipynb #46151f40
 class ResumePoint:
     "Where and how a run goes on; `Learner.fit` knows what to do with it"
     def __init__(self,
@@ -440,9 +450,10 @@ class ResumePoint:
         "Raise a ValueError in words if the run that goes on is another one; warn if only its last bits may differ"
         there = self.payload['fingerprint']
         diff = [f'model.{o}' for o in differences(there['model'], facts['model'])] + differences(there['run'], pack(facts['run']))
-        if diff: _refuse(f'resume: {self.path} is of another run', '; '.join(diff) + '. Use the same values, or start afresh in another folder')
-        soft = differences(self.payload['circumstances'], about)
-        if soft: warnings.warn(f"resume: {'; '.join(soft)}. The run goes on, but its last bits may differ from an undisturbed one's", stacklevel=2)
+        if diff:
+            _refuse(f'resume: {self.path} is of another run', f"{'; '.join(diff)}. Use the same values, or start afresh in another folder")
+        if soft := differences(self.payload['circumstances'], about):
+            warnings.warn(f"resume: {'; '.join(soft)}. The run goes on; its last bits may differ from an undisturbed one's", stacklevel=2)
 
     def rewind(self, learn):
         set_random_states(self.payload['start']['random'])
@@ -450,7 +461,7 @@ class ResumePoint:
 
     def enter(self, learn, batches):
         for i in range(self.n_done):
-            if next(batches, None) is None: _refuse(self.path, f"{self.n_done} batches of this epoch are done, but the loader ended after {i}")
+            if next(batches, None) is None: _refuse(self.path, f"{self.n_done} batches of this epoch are done, but the loader has only {i}")
         for cb in learn.cbs:
             if isinstance(cb, CheckpointCB): cb.start,cb.last = self.payload['start'],self.n_done
         self.restore(learn)
@@ -459,19 +470,22 @@ def _set_generators(learn, states):
     for k,v in states.items():
         for g,s in zip(_gens(learn.dls[k]), v): g.set_state(s)
 
-# %% ../nbs/06_checkpoint.ipynb #86c6c9bf
+# %% ../nbs/06_checkpoint.ipynb #9cc5455f
 @patch
 def restore(self:ResumePoint, learn):
     "Model, optimiser, callbacks and, last of all, random states as they were"
     p, self.payload, device = self.payload, None, _device_of(learn.model)
     learn.model.load_state_dict(unpack(p['model']))
+    groups = list(learn.opt.param_groups)
     learn.opt.load_state_dict(unpack(p['opt']))
+    for old,new in zip(groups, learn.opt.param_groups): old.clear(); old.update(new)   # callbacks hold on to the dicts that torch replaces
+    learn.opt.param_groups[:] = groups
     for k,cb in _callbacks(learn).items():
         if k in p['callbacks']: cb.load_state_dict(to_device(unpack(p['callbacks'][k]), device))
     _set_generators(learn, {k: v for k,v in p['generators'].items() if k != 'train' or self.finished})
     set_random_states(p['random'])
 
-# %% ../nbs/06_checkpoint.ipynb #fb09ab73
+# %% ../nbs/06_checkpoint.ipynb #824b45cb
 @patch
 def resume_point(self:CheckpointCB, learn, path=None):
     "The newest sound checkpoint in this folder, or in `path`, or the file `path`; None if there is none"
@@ -492,7 +506,7 @@ def _nobody_else(self:CheckpointCB, where):
     try: lock.acquire(); lock.release()
     except OSError: pass   # a folder that can only be read
 
-# %% ../nbs/06_checkpoint.ipynb #c26e66f2
+# %% ../nbs/06_checkpoint.ipynb #b93fad7e
 class EMACB(Callback, order=-15):
     "A moving average of the weights and buffers, with which the fit evaluates and which it leaves in the model at its end"
     must_agree = ('decay', 'start')
@@ -501,8 +515,9 @@ class EMACB(Callback, order=-15):
         start:int=0, # first epoch that is averaged
         evaluate:bool=True, # False: only keep it in `averaged`
     ):
-        if decay is not None and not 0 <= decay < 1: raise ValueError(f"decay: expected a number from 0 to below 1, or None for SWA, got {decay!r}")
-        if isinstance(start, bool) or not isinstance(start, int) or start < 0: raise ValueError(f"start: expected the number of an epoch, got {start!r}")
+        if decay is not None and not 0 <= decay < 1:
+            raise ValueError(f"decay: expected a number from 0 to below 1, or None for equal weights, got {decay!r}")
+        if type(start) is not int or start < 0: raise ValueError(f"start: expected the number of an epoch, from 0, got {start!r}")
         self.decay,self.start,self.evaluate,self.averaged,self.own = decay,start,evaluate,None,None
     def before_fit(self, learn):
         self.averaged = AveragedModel(learn.model, multi_avg_fn=self.mix, use_buffers=True)
@@ -519,6 +534,7 @@ class EMACB(Callback, order=-15):
     def cleanup_epoch(self, learn):
         if self.own is not None: learn.model, self.own = self.own, None
     def cleanup_fit(self, learn):
-        if self.evaluate and self.averaged is not None and self.averaged.n_averaged: learn.model.load_state_dict(self.averaged.module.state_dict())
+        if self.evaluate and self.averaged is not None and self.averaged.n_averaged:
+            learn.model.load_state_dict(self.averaged.module.state_dict())
     def state_dict(self): return self.averaged.state_dict() if self.averaged is not None else {}
     def load_state_dict(self, d): self.averaged.load_state_dict(d)

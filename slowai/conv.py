@@ -17,7 +17,7 @@ from torch import nn
 # %% ../nbs/01_conv.ipynb #c0b7b09f
 from .data import ImageSet
 
-# %% ../nbs/01_conv.ipynb #760418e3
+# %% ../nbs/01_conv.ipynb #40469ae2
 def conv_out_size(
     n:int, # pixels of the input along one side, at least 1
     ks:int, # of the window, at least 1
@@ -28,18 +28,24 @@ def conv_out_size(
     for name,v,least in (('n', n, 1), ('ks', ks, 1), ('stride', stride, 1), ('padding', padding, 0)):
         if isinstance(v, bool) or not isinstance(v, int) or v < least:
             raise ValueError(f"{name}: expected a whole number of at least {least}, got {v!r}")
-    if ks > n + 2*padding: raise ValueError(f"ks: a window of {ks} has no place on {n} pixels with padding {padding}; make it smaller, or pad")
+    if ks > n + 2*padding:
+        raise ValueError(f"ks: a window of {ks} has no place on {n} pixels with padding {padding}; make it smaller, or pad")
     return (n + 2*padding - ks)//stride + 1
 
-# %% ../nbs/01_conv.ipynb #0bbb1634
-def _check_conv(x, w, stride, padding):
+# %% ../nbs/01_conv.ipynb #af0fba6e
+def _check_conv(x, w, b, stride, padding):
     for name,t in (('x', x), ('w', w)):
         if not torch.is_tensor(t) or t.dim() != 4:
             got = f'shape {tuple(t.shape)}' if torch.is_tensor(t) else type(t).__name__
             raise ValueError(f"{name}: expected a tensor with 4 dimensions, got {got}; add axes with [None]")
-    if x.shape[1] != w.shape[1]: raise ValueError(f"w: expected windows of {x.shape[1]} channels for {tuple(x.shape)}, got {tuple(w.shape)}")
+        if not t.is_floating_point(): raise TypeError(f"{name}: expected floats, got {t.dtype}; convert bytes with .float()/255")
+    if b is not None and b.shape != w.shape[:1]:
+        raise ValueError(f"b: expected one number for each of {len(w)} windows, got shape {tuple(b.shape)}")
+    if x.shape[1] != w.shape[1]:
+        raise ValueError(f"w: expected windows of {x.shape[1]} channels for {tuple(x.shape)}, got {tuple(w.shape)}")
     return tuple(conv_out_size(n, k, stride, padding) for n,k in zip(x.shape[2:], w.shape[2:]))
 
+# %% ../nbs/01_conv.ipynb #e667e147
 def conv2d_loop(
     x:torch.Tensor, # pictures, float (N, C, H, W)
     w:torch.Tensor, # windows, float (C_out, C, ks, ks)
@@ -48,7 +54,7 @@ def conv2d_loop(
     padding:int=0, # frame of zeros
 )->torch.Tensor: # float (N, C_out, H_out, W_out)
     "A convolution by sliding the windows, one place after the other"
-    oh, ow = _check_conv(x, w, stride, padding)
+    oh, ow = _check_conv(x, w, b, stride, padding)
     x, ks = F.pad(x, [padding]*4), w.shape[2:]
     out = x.new_empty(len(x), len(w), oh, ow)
     for i in range(oh):
@@ -57,7 +63,7 @@ def conv2d_loop(
             out[:, :, i, j] = (patch*w).sum((2, 3, 4))
     return out if b is None else out + b[:, None, None]
 
-# %% ../nbs/01_conv.ipynb #756f552d
+# %% ../nbs/01_conv.ipynb #385575f7
 def conv2d_unfold(
     x:torch.Tensor, # pictures, float (N, C, H, W)
     w:torch.Tensor, # windows, float (C_out, C, ks, ks)
@@ -66,12 +72,12 @@ def conv2d_unfold(
     padding:int=0, # frame of zeros
 )->torch.Tensor: # float (N, C_out, H_out, W_out)
     "A convolution as one matrix product ([Chellapilla et al. 2006](https://inria.hal.science/inria-00112631))"
-    size = _check_conv(x, w, stride, padding)
+    size = _check_conv(x, w, b, stride, padding)
     cols = F.unfold(x, w.shape[2:], stride=stride, padding=padding)   # (N, C·ks·ks, places)
     out = (w.flatten(1) @ cols).unflatten(2, size)
     return out if b is None else out + b[:, None, None]
 
-# %% ../nbs/01_conv.ipynb #05b2268b
+# %% ../nbs/01_conv.ipynb #5dddadf1
 def default_device()->str: # 'cuda', 'mps' or 'cpu'
     "The best device of this machine"
     if torch.cuda.is_available(): return 'cuda'
@@ -84,6 +90,7 @@ def to_device(
     "Move tensors to a device, in whatever they are wrapped"
     if torch.is_tensor(x): return x.to(device)
     if isinstance(x, Mapping): return {k: to_device(v, device) for k,v in x.items()}
+    if isinstance(x, tuple) and hasattr(x, '_fields'): return type(x)(*(to_device(o, device) for o in x))   # a named tuple
     if isinstance(x, (list, tuple)): return type(x)(to_device(o, device) for o in x)
     return x
 
@@ -122,7 +129,20 @@ def accuracy(
         raise ValueError(f"y: expected labels 0 … {preds.shape[1] - 1}, got {y.min()} … {y.max()}")
     return (preds.argmax(1) == y).float().mean()
 
-# %% ../nbs/01_conv.ipynb #001cb7b5
+# %% ../nbs/01_conv.ipynb #5d932018
+def _check_fit(model, train, epochs, bs):
+    "Raise before the first step what would otherwise be wrong in silence"
+    for name,v in (('epochs', epochs), ('bs', bs)):
+        if not isinstance(v, int) or v < 1: raise ValueError(f"{name}: expected a whole number of at least 1, got {v!r}")
+    if not len(train): raise ValueError("train: expected pictures to learn from, got none")
+    training = model.training
+    with torch.no_grad(): scores = model.eval()(train.images[:1].float()/255)
+    model.train(training)
+    if scores.shape != (1, len(train.classes)):
+        want, shape = (1, len(train.classes)), tuple(train.images.shape[1:])
+        raise ValueError(f"model: expected {want} scores for a picture {shape}, got {tuple(scores.shape)}; wrong size or classes?")
+
+# %% ../nbs/01_conv.ipynb #de0d0225
 def fit(
     model:nn.Module, # on the device of the pictures
     train:ImageSet, # to learn from
@@ -133,8 +153,7 @@ def fit(
     report:Callable=print, # called once an epoch with a line of text
 )->list[float]: # accuracy on `test` after each epoch
     "A bare training loop"
-    for name,v in (('epochs', epochs), ('bs', bs)):
-        if not isinstance(v, int) or v < 1: raise ValueError(f"{name}: expected a whole number of at least 1, got {v!r}")
+    _check_fit(model, train, epochs, bs)
     opt, accs = torch.optim.AdamW(model.parameters(), lr), []
     for epoch in range(epochs):
         for idxs in torch.randperm(len(train)).split(bs):

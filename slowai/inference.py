@@ -7,7 +7,7 @@ __all__ = ['architectures', 'slowai_predict', 'pick', 'build_model', 'Classifier
            'predict', 'predict_loader', 'one_line_errors', 'predict_command', 'Deployed', 'export_program',
            'export_onnx', 'model_card', 'save_model_card']
 
-# %% ../nbs/07_inference.ipynb #838c0737
+# %% ../nbs/07_inference.ipynb #b8b58a25
 import base64
 import hashlib
 import html
@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial, wraps
+from importlib import import_module
+from importlib.metadata import version
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
@@ -32,10 +34,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors, save as safetensors_bytes
 from torch import nn
 
-# %% ../nbs/07_inference.ipynb #e9676a54
+# %% ../nbs/07_inference.ipynb #10bd72be
 from . import __version__
 from .data import DataError
-from .learner import Learner, Normalize, show_table, write_atomically
+from .learner import Learner, Normalize, check_count, show_table, write_atomically
 from .resnet import CNN, Conv, DeeperCNN, DoubleConvBlock, ResidualConvBlock, timm_model
 
 # %% ../nbs/07_inference.ipynb #6e13c6a4
@@ -65,7 +67,7 @@ def build_model(
     try: return build(n_outputs=n_outputs, c_in=c_in, **args)
     except TypeError as e: raise ValueError(f"args: {model} can't be built with {args} ({e})") from e
 
-# %% ../nbs/07_inference.ipynb #5c0dec9c
+# %% ../nbs/07_inference.ipynb #a40aa8ca
 @dataclass
 class Classifier:
     "A network with all that stands between a picture and a name"
@@ -80,7 +82,7 @@ class Classifier:
 
     def __post_init__(self):
         if not isinstance(self.model, nn.Module): raise TypeError(f"model: expected a torch module, got {type(self.model).__name__}")
-        if not isinstance(self.norm, Normalize): raise TypeError(f"norm: expected a Normalize, got {self.norm!r}; pass the one of the training")
+        if not isinstance(self.norm, Normalize): raise TypeError(f"norm: expected a Normalize, got {self.norm!r}")
         self.classes,self.size = tuple(map(str, self.classes)),tuple(int(o) for o in self.size)
         if len(self.classes) < 2: raise ValueError(f"classes: expected at least two names, got {self.classes}")
         if len(self.size) != 2 or min(self.size) < 1: raise ValueError(f"size: expected (height, width) in pixels, got {self.size}")
@@ -103,12 +105,12 @@ def of(cls:Classifier,
     known = dict(classes=data.classes, norm=norm, size=data.images.shape[2:], data=data.name, record=getattr(learn, 'record', None))
     return cls(learn.model, arch, **{**known, **kwargs})
 
-# %% ../nbs/07_inference.ipynb #1e28db49
+# %% ../nbs/07_inference.ipynb #85839443
 _file_format = 1
 _same_each_time = 'name seed epochs acc_last acc_best loss_last train_acc_last params mmacs'.split()
 
 def _versions(arch):
-    timm = {'timm': __import__('timm').__version__} if arch.startswith('timm:') else {}
+    timm = {'timm': version('timm')} if arch.startswith('timm:') else {}
     return {'slowai': __version__, 'torch': torch.__version__.split('+')[0], **timm}
 
 @patch
@@ -146,14 +148,14 @@ def save_model(
     write_atomically(path.with_suffix('.json'), json.dumps(beside, indent=1) + '\n')
     return path
 
-# %% ../nbs/07_inference.ipynb #86aa0838
+# %% ../nbs/07_inference.ipynb #94a734c4
 def _read_header(path, raw):
     "The description in a safetensors file, as a dict"
     n = int.from_bytes(raw[:8], 'little')
     def bad(why): return DataError(f"{path}: {why}; copy it anew, or save the model again")
     if raw[8:9] != b'{' and (raw[:2] == b'PK' or raw[:1] == b'\x80'):
-        raise DataError(f"{path}: this is a pickle, as torch.save writes it, which could run anything; it was not opened. Save with save_model")
-    if len(raw) < 8 or not 2 <= n <= 100_000_000 or raw[8:9] != b'{': raise bad(f"not a safetensors file, or a damaged one ({len(raw):,} bytes)")
+        raise DataError(f"{path}: this is a pickle, as torch.save writes it, which could run anything; it was not opened")
+    if len(raw) < 8 or not 2 <= n <= 100_000_000 or raw[8:9] != b'{': raise bad(f"no safetensors file ({len(raw):,} bytes)")
     try:
         head = json.loads(raw[8:8 + n])
         end = 8 + n + max((v['data_offsets'][1] for k,v in head.items() if k != '__metadata__'), default=0)
@@ -163,7 +165,7 @@ def _read_header(path, raw):
     except (KeyError, TypeError): raise DataError(f"{path}: weights without a description; save_model writes it with them") from None
     except ValueError as e: raise bad(f"its description is damaged ({e})") from e
 
-# %% ../nbs/07_inference.ipynb #b975fe24
+# %% ../nbs/07_inference.ipynb #910265c6
 def _read_saved(path):
     "Weights and description of a saved model, checked against its SHA-256"
     path = _saved_path(path)
@@ -177,7 +179,7 @@ def _read_saved(path):
     except (SafetensorError, ValueError, RuntimeError) as e: raise DataError(f"{path}: damaged ({e}); copy it anew") from e
     sha = about.pop('sha256', None)
     if _fingerprint_of(tensors, about) != sha:
-        raise DataError(f"{path}: the contents don't match their SHA-256, so the file was changed or damaged; copy it anew, or save the model again")
+        raise DataError(f"{path}: the contents don't match their SHA-256: changed or damaged; copy it anew, or save the model again")
     return tensors, about
 
 # %% ../nbs/07_inference.ipynb #744c73da
@@ -251,7 +253,7 @@ def _pil_tensor(im):
     a = np.array(im if im.mode == 'L' else im.convert('L' if im.mode == '1' else 'RGB'), dtype=np.float32)
     return torch.from_numpy(a)[None, None] if a.ndim == 2 else torch.from_numpy(a).permute(2, 0, 1)[None]
 
-# %% ../nbs/07_inference.ipynb #a80b74ad
+# %% ../nbs/07_inference.ipynb #3e6da47c
 def _tensor_pictures(x):
     "A tensor of pictures as floats 0…255, (N, C, H, W)"
     if x.dim() == 2: x = x[None]
@@ -259,7 +261,7 @@ def _tensor_pictures(x):
     if x.dim() != 4 or x.shape[1] not in (1, 3) or 0 in x.shape:
         raise ValueError(f"pictures: expected shape (N, C, H, W) or (C, H, W) with 1 or 3 channels, got {tuple(x.shape)}")
     if x.dtype == torch.uint8: return x.float()
-    if not x.is_floating_point(): raise TypeError(f"pictures: expected uint8 (0 … 255) or floats (0 … 1), got {x.dtype}; convert with .byte()")
+    if not x.is_floating_point(): raise TypeError(f"pictures: expected uint8 (0 … 255) or floats (0 … 1), got {x.dtype}; use .byte()")
     if not x.isfinite().all(): raise ValueError("pictures: expected finite numbers, got NaN or infinity")
     lo, hi = x.min().item(), x.max().item()
     if lo < 0 or hi > 1: raise ValueError(f"pictures: expected floats from 0 to 1, got {lo:.3g} … {hi:.3g}; for images that are "
@@ -353,7 +355,7 @@ def _pictures(what, skipped):
         for o in what: yield from _pictures(o, skipped)
     else: raise TypeError(f"what: expected a picture (PIL), a path, a folder, a tensor or a list of these, got {type(what).__name__}")
 
-# %% ../nbs/07_inference.ipynb #f986111e
+# %% ../nbs/07_inference.ipynb #5ffb7ac1
 def _as_classifier(clf):
     if isinstance(clf, Classifier): return clf
     if isinstance(clf, (str, Path)): return load_model(clf)
@@ -369,7 +371,7 @@ def predict(
 )->Predictions:
     "Say what is in pictures"
     for n,v in dict(k=k, bs=bs).items():
-        if isinstance(v, bool) or not isinstance(v, int) or v < 1: raise ValueError(f"{n}: expected a whole number of at least 1, got {v!r}")
+        check_count(n, v)
     pick('fit', fit, dict.fromkeys(_fits))
     clf, xs, sources, changes, skipped = _as_classifier(clf), [], [], [], {}
     for name,x in _pictures(what, skipped):
@@ -468,7 +470,7 @@ def export_program(
     write_atomically(path, buf.getvalue())
     return Path(path)
 
-# %% ../nbs/07_inference.ipynb #384450ee
+# %% ../nbs/07_inference.ipynb #f6290d23
 def _need(*packages):
     missing = [o for o in packages if find_spec(o) is None]
     if missing: raise ImportError(f"this needs {', '.join(missing)}: pip install {' '.join(missing)}")
@@ -479,14 +481,13 @@ def export_onnx(
 )->Path:
     "Write an ONNX graph from uint8 'pictures' to 'probabilities', checked against the network with onnxruntime"
     _need('onnx', 'onnxscript', 'onnxruntime')
-    import onnxruntime
     clf = _on_cpu(_as_classifier(clf))
     program = torch.onnx.export(Deployed(clf), (_examples(clf, 2),), dynamo=True, verbose=False, input_names=['pictures'],
         output_names=['probabilities'], dynamic_shapes=({0: torch.export.Dim('batch', min=1)},))
     raw = program.model_proto
     names = raw.metadata_props.add(); names.key, names.value = 'slowai', json.dumps(dict(classes=clf.classes))
     raw = raw.SerializeToString()
-    session = onnxruntime.InferenceSession(raw, providers=['CPUExecutionProvider'])
+    session = import_module('onnxruntime').InferenceSession(raw, providers=['CPUExecutionProvider'])
     _agree(clf, lambda x: session.run(None, {'pictures': x.numpy()})[0], 'ONNX')
     write_atomically(path, raw)
     return Path(path)
@@ -505,7 +506,7 @@ def _table(head, rows):
     lines = [head, ['--']*len(head), *rows]
     return '\n'.join('| ' + ' | '.join(str(o).replace('|', '\\|') for o in l) + ' |' for l in lines)
 
-# %% ../nbs/07_inference.ipynb #e0fb5d93
+# %% ../nbs/07_inference.ipynb #dec7d995
 def model_card(
     clf:Classifier|str|Path, # a classifier, or the path of a saved one
     dl=None, # evaluation batches of (normalised images, labels); None: no table by class
@@ -519,19 +520,22 @@ def model_card(
     if dl is not None:
         probs, labels = predict_loader(clf, dl, tta)
         rows = [(c, n, f'{a:.1%}', o) for c,n,a,o in _class_rows(probs, labels, clf.classes)]
-        parts += [f"By class, on {len(labels):,} pictures{' (with mirror images)'*tta}:", _table(['class', 'pictures', 'right', 'most often taken for'], rows)]
+        parts += [f"By class, on {len(labels):,} pictures{' (with mirror images)'*tta}:",
+            _table(['class', 'pictures', 'right', 'most often taken for'], rows)]
     parts += ['## Data', f"Trained on: {clf.data or 'not recorded'}. Classes: {', '.join(clf.classes)}. "
         f"Mean {_nums(about['mean'])} and deviation {_nums(about['std'])} of the training pictures, where white is 1."]
     parts += ['## Recipe', _recipe(r), '## Limits', _limits(clf), '## Made with',
         ', '.join(f'{k} {v}' for k,v in about['versions'].items()) + '.']
     return '\n\n'.join(parts) + '\n'
 
-# %% ../nbs/07_inference.ipynb #2f7a4d89
+# %% ../nbs/07_inference.ipynb #ff3f8767
 def _nums(v): return ', '.join(f'{o:.4f}' for o in v)
 
 def _results(r):
-    names = dict(acc_last='accuracy, last epoch', acc_best='accuracy, best epoch', loss_last='loss, last epoch', train_acc_last='training accuracy, last epoch',
-        epochs='epochs', seed='seed', params='parameters', mmacs='M multiply-adds a picture', seconds_per_epoch='seconds an epoch', device='device')
+    names = dict(acc_last='accuracy, last epoch', acc_best='accuracy, best epoch', loss_last='loss, last epoch',
+        train_acc_last='training accuracy, last epoch', epochs='epochs', seed='seed', params='parameters',
+        mmacs='M multiply-adds a picture',
+        seconds_per_epoch='seconds an epoch', device='device')
     show = lambda v: f'{v:,.4g}' if isinstance(v, float) else f'{v:,}' if isinstance(v, int) else v
     rows = [(name, show(r[k])) for k,name in names.items() if r.get(k) is not None]
     return _table(['measured in the run', ''], rows) if rows else 'No record of the run was saved with it.'
@@ -541,9 +545,10 @@ def _recipe(r):
     return _table(['setting', ''], rows) if rows else 'Not recorded in this file; `model.json` beside it may have it.'
 
 def _limits(clf):
-    return '\n'.join([f"- It always answers with one of its {len(clf.classes)} classes, whatever the picture shows; a high probability is no proof that the picture shows any of them.",
-        f"- It has seen pictures like those of its training data ({clf.data or 'not recorded'}) and no others; on other pictures the accuracy above promises nothing.",
-        f"- Pictures are brought to {clf.size[0]}×{clf.size[1]} pixels and {clf.c_in} channel{'s'*(clf.c_in > 1)}; what is lost on the way can't be seen.",
+    shape = f"{clf.size[0]}×{clf.size[1]} pixels and {clf.c_in} channel{'s'*(clf.c_in > 1)}"
+    return '\n'.join([f"- It always answers with one of its {len(clf.classes)} classes, whatever the picture shows, and can be sure and wrong.",
+        f"- It knows pictures like those it was trained on ({clf.data or 'not recorded'}); on others the accuracy above promises nothing.",
+        f"- Pictures are brought to {shape}; it can't see what is lost.",
         '- The probabilities were not calibrated. The best epoch was picked with the evaluation pictures and flatters; quote the last.'])
 
 def save_model_card(

@@ -661,7 +661,7 @@ def after_loss(self:GuardCB, learn):
 
 TrainLearner.default_cbs = (GuardCB,)
 
-# %% ../nbs/02_learner.ipynb #a0336f82
+# %% ../nbs/02_learner.ipynb #e0e20e79
 def _shape(t): return f'{str(t.dtype)[6:]} {tuple(t.shape)}' if torch.is_tensor(t) else type(t).__name__
 
 @patch
@@ -671,7 +671,8 @@ def cleanup_batch(self:GuardCB, learn):
     note = f"at {learn.where()}, a batch of {', '.join(map(_shape, batch))}"
     if isinstance(e, torch.OutOfMemoryError): note += (f"; out of memory with bs={len(batch[0])}: try a smaller bs "
         "(GradientAccumulationCB keeps the optimiser's steps as they are), or MixedPrecisionCB")
-    e.add_note(note); self.told = e
+    if isinstance(e, torch.OutOfMemoryError) or not getattr(e, '__notes__', ()): e.add_note(note)   # else its callback is named already
+    self.told = e
 
 @patch
 def cleanup_epoch(self:GuardCB, learn):

@@ -11,9 +11,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from torch import nn
+
 from slowai.data import DataError, DataMissingError, ImageSet, draw_shapes, fashion_classes, load_fashion_mnist, show_images
 from slowai.learner import BatchedSet, DataLoaders, DeviceCB, Normalize, TrainLearner, shapes_dls
-from torch import nn
 
 torch.set_num_threads(1)
 TRAIN, TRAIN_LABELS = 'train-images-idx3-ubyte', 'train-labels-idx1-ubyte'
@@ -25,7 +26,8 @@ def idx(data, *dims, magic=None): return struct.pack(f'>{1 + len(dims)}I', magic
 
 def idx_folder(d, **change):
     "The four files of a tiny FashionMNIST; `change` replaces some by other bytes, or leaves them out (None)"
-    files = {TRAIN: idx(20*28*28, 20, 28, 28), TRAIN_LABELS: idx(bytes(range(10))*2, 20), TEST: idx(10*28*28, 10, 28, 28), TEST_LABELS: idx(range(10), 10)}
+    files = {TRAIN: idx(20*28*28, 20, 28, 28), TRAIN_LABELS: idx(bytes(range(10))*2, 20), TEST: idx(10*28*28, 10, 28, 28),
+        TEST_LABELS: idx(range(10), 10)}
     for k, v in {**files, **{k.replace('_', '-'): v for k, v in change.items()}}.items():
         if v is not None: (d/k).write_bytes(v)
     return d
@@ -63,7 +65,8 @@ def test_idx_fault(change, words, tmp_path):
     assert words in str(e.value) and str(tmp_path) in str(e.value)
 
 
-@pytest.mark.parametrize('damage', [lambda b: b[:-20], lambda b: b[:5], lambda b: b'PK' + b[2:], lambda b: b[:40] + bytes([b[40] ^ 255]) + b[41:]],
+@pytest.mark.parametrize('damage', [lambda b: b[:-20], lambda b: b[:5], lambda b: b'PK' + b[2:],
+    lambda b: b[:40] + bytes([b[40] ^ 255]) + b[41:]],
     ids=['truncated', 'cut after the header', 'not gzip', 'a byte changed'])
 def test_damaged_gzip(damage, tmp_path):
     d = idx_folder(tmp_path, **{key(TRAIN): None})
@@ -217,7 +220,8 @@ def fail(in_worker): raise OSError('a damaged picture')
     (die, 1, RuntimeError, ('exited unexpectedly', 'num_workers=1; num_workers=0 shows the error itself')),
     (hang, 1, RuntimeError, ('timed out after 2', 'num_workers=1')),
     (fail, 1, OSError, ('a damaged picture', 'while loading the data of epoch 0, training, with num_workers=1')),
-    (fail, 0, OSError, ('a damaged picture', 'while loading the data of epoch 0, training'))], ids=['killed', 'hanging', 'failing', 'failing here'])
+    (fail, 0, OSError, ('a damaged picture', 'while loading the data of epoch 0, training'))],
+    ids=['killed', 'hanging', 'failing', 'failing here'])
 def test_worker(what, workers, exc, words):
     sets = draw_shapes(n_train=64, n_test=16, size=8)
     sets = {k: Faulty(v, what) for k, v in sets.items()}

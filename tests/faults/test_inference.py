@@ -9,10 +9,12 @@ import sys
 import zipfile
 
 import pytest
-import slowai.inference as inf
 import torch
 from PIL import Image
 from safetensors.torch import save as safetensors_bytes
+from torch import nn
+
+import slowai.inference as inf
 from slowai.data import DataError
 from slowai.inference import (
     Classifier,
@@ -28,7 +30,6 @@ from slowai.inference import (
     save_model_card,
 )
 from slowai.learner import Normalize
-from torch import nn
 
 torch.set_num_threads(1)
 
@@ -36,7 +37,8 @@ torch.set_num_threads(1)
 @pytest.fixture(scope='module')
 def clf():
     torch.manual_seed(0)
-    return Classifier(build_model('residual', 3, 1, nfs=(4,)*5).eval(), 'residual', ('disc', 'ring <b>', 'cross'), Normalize([.5], [.25]), (28, 28),
+    return Classifier(build_model('residual', 3, 1, nfs=(4,)*5).eval(), 'residual', ('disc', 'ring <b>', 'cross'), Normalize([.5], [.25]),
+        (28, 28),
         dict(nfs=[4]*5), 'shapes', dict(name='r', epochs=2, seconds_per_epoch=1., recipe=dict(lr=.1), acc_last=.5))
 
 
@@ -59,16 +61,16 @@ class Hostile:
 
 
 FILES = {
-    'empty': (lambda raw: b'', 'not a safetensors file'),
-    'one byte': (lambda raw: b'x', 'not a safetensors file'),
-    'text': (lambda raw: b'Hello, this is no model at all', 'not a safetensors file'),
+    'empty': (lambda raw: b'', 'no safetensors file'),
+    'one byte': (lambda raw: b'x', 'no safetensors file'),
+    'text': (lambda raw: b'Hello, this is no model at all', 'no safetensors file'),
     'cut in the header': (lambda raw: raw[:200], 'header is damaged or cut off'),
     'cut in the numbers': (lambda raw: raw[:-7], 'truncated or overlong: the header promises'),
     'half': (lambda raw: raw[:len(raw)//2], 'truncated or overlong'),
     'longer': (lambda raw: raw + b'\0', 'truncated or overlong'),
     'a bit in the numbers': (lambda raw: raw[:-100] + bytes([raw[-100] ^ 1]) + raw[-99:], "don't match their SHA-256"),
     'a letter of a class': (lambda raw: raw.replace(b'disc', b'dusc'), "don't match their SHA-256"),
-    'header length enormous': (lambda raw: b'\xff'*8 + raw[8:], 'not a safetensors file'),
+    'header length enormous': (lambda raw: b'\xff'*8 + raw[8:], 'no safetensors file'),
     'pickle': (lambda raw: pickle.dumps(Hostile()), 'this is a pickle'),
     'old pickle': (lambda raw: pickle.dumps(Hostile(), protocol=2), 'this is a pickle'),
 }
@@ -87,7 +89,7 @@ def test_hostile_checkpoint_runs_nothing(saved, monkeypatch):
     monkeypatch.chdir(saved.parent)
     torch.save(dict(model=Hostile()), saved)
     assert zipfile.is_zipfile(saved)
-    with pytest.raises(DataError, match='this is a pickle, as torch.save writes it, which could run anything; it was not opened'): load_model(saved)
+    with pytest.raises(DataError, match='this is a pickle, .* which could run anything; it was not opened'): load_model(saved)
     assert not (saved.parent/'ran').exists()
 
 
@@ -135,7 +137,8 @@ def test_same_bytes_in_every_process(saved, tmp_path):
     "Python and Rust draw a new seed for their hash tables in each process; the file must not show it"
     code = 'import sys; from slowai.inference import *; save_model(load_model(sys.argv[1]), sys.argv[2])'
     for i in range(2):
-        subprocess.run([sys.executable, '-c', code, saved, tmp_path/f'{i}.safetensors'], check=True, env={**os.environ, 'PYTHONHASHSEED': str(i)})
+        subprocess.run([sys.executable, '-c', code, saved, tmp_path/f'{i}.safetensors'], check=True,
+            env={**os.environ, 'PYTHONHASHSEED': str(i)})
         assert (tmp_path/f'{i}.safetensors').read_bytes() == saved.read_bytes()
 
 
@@ -175,7 +178,8 @@ def test_loading_does_not_touch_the_random_state(saved):
 def picture(path, mode='L', size=(28, 28), **kwargs): Image.new(mode, size, **kwargs).save(path); return path
 
 
-@pytest.mark.parametrize('mode, name', [('L', 'a.png'), ('RGB', 'a.png'), ('RGBA', 'a.png'), ('P', 'a.gif'), ('1', 'a.png'), ('LA', 'a.png'),
+@pytest.mark.parametrize('mode, name', [('L', 'a.png'), ('RGB', 'a.png'), ('RGBA', 'a.png'), ('P', 'a.gif'), ('1', 'a.png'),
+    ('LA', 'a.png'),
     ('CMYK', 'a.jpg'), ('RGB', 'a.jpg'), ('RGB', 'A.JPEG'), ('RGB', 'ä ö.png'), ('RGB', 'a.webp')])
 def test_kinds_of_pictures(mode, name, clf, tmp_path):
     p = predict(clf, picture(tmp_path/name, mode, (40, 30)))
@@ -303,7 +307,8 @@ def test_export_onnx(saved, clf, tmp_path):
     rt = pytest.importorskip('onnxruntime', reason='onnxruntime is not installed')
     x = torch.randint(0, 256, (5, 1, 28, 28), dtype=torch.uint8)
     s = rt.InferenceSession(export_onnx(saved, tmp_path/'m.onnx'))
-    for n in (1, 3, 5): assert torch.allclose(torch.tensor(s.run(None, {'pictures': x[:n].numpy()})[0]), clf.probs(clf.norm(x[:n])), atol=1e-4)
+    for n in (1, 3, 5): assert torch.allclose(torch.tensor(s.run(None, {'pictures': x[:n].numpy()})[0]), clf.probs(clf.norm(x[:n])),
+        atol=1e-4)
 
 
 def test_onnx_not_installed(saved, tmp_path, monkeypatch):
@@ -315,7 +320,8 @@ def test_onnx_not_installed(saved, tmp_path, monkeypatch):
 
 def test_an_export_that_says_something_else_is_not_written(saved, tmp_path, monkeypatch):
     monkeypatch.setattr(inf.Deployed, 'forward', lambda self, x: self.model(x.float()).softmax(1))
-    with pytest.raises(RuntimeError, match="torch.export: its probabilities differ from the network's by"): export_program(saved, tmp_path/'m.pt2')
+    with pytest.raises(RuntimeError, match="torch.export: its probabilities differ from the network's by"): export_program(saved,
+        tmp_path/'m.pt2')
     assert not (tmp_path/'m.pt2').exists()
 
 
@@ -330,7 +336,8 @@ def test_exporting_leaves_the_network_alone(clf, tmp_path):
 def test_card(clf, saved):
     data = [(torch.randn(6, 1, 28, 28), torch.tensor([0, 1, 2, 0, 1, 2]))]
     card = model_card(clf, data)
-    for o in ('# r', '## Results', '## Data', '## Recipe', '| lr | 0.1 |', '## Limits', 'most often taken for', '| accuracy, last epoch | 0.5 |'): assert o in card
+    for o in ('# r', '## Results', '## Data', '## Recipe', '| lr | 0.1 |', '## Limits', 'most often taken for',
+        '| accuracy, last epoch | 0.5 |'): assert o in card
     assert 'Not recorded in this file' in model_card(saved)
     path = save_model_card(saved, saved.parent/'README.md')
     assert path.read_text(encoding='utf-8') == model_card(saved)

@@ -4,15 +4,16 @@ import traceback
 from pathlib import Path
 
 import pytest
-import slowai
 import torch
 import torch.nn.functional as F
 from hypothesis import example, given, settings, strategies as st
+from torch import nn
+
+import slowai
 from slowai.data import DataError, ImageSet
 from slowai.inference import Classifier, build_model, load_model, predict, save_model
 from slowai.learner import DataLoaders, DeviceCB, Normalize, TrainLearner, restoring
 from slowai.resnet import CNN, Conv, DeeperCNN, DoubleConvBlock, GeneralReLU, ResidualBlock, ResidualConvBlock
-from torch import nn
 
 torch.set_num_threads(1)
 HERE = Path(slowai.__file__).parent
@@ -157,7 +158,8 @@ def test_normalize(c, n, h, w, seed):
         return
     norm = Normalize.from_images(x)
     flat = x.double().transpose(0, 1).flatten(1)/255
-    torch.testing.assert_close(norm(x).double(), ((x.double()/255 - flat.mean(1)[:, None, None])/flat.std(1, correction=0)[:, None, None]), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(norm(x).double(), ((x.double()/255 - flat.mean(1)[:, None, None])/flat.std(1, correction=0)[:, None, None]),
+        atol=1e-4, rtol=1e-3)
     torch.testing.assert_close(norm.inverse(norm(x)), x/255, atol=1e-4, rtol=0)
 
 
@@ -170,7 +172,8 @@ def test_fit(n, bs, bn, epochs):
     ds = ImageSet(torch.randint(0, 256, (n, 1, 4, 4), dtype=torch.uint8), torch.arange(n) % 3, tuple('abc'))
     m = nn.Sequential(nn.Flatten(), nn.Linear(16, 3), *[nn.BatchNorm1d(3)]*bn)
     before = [p.clone() for p in m.parameters()]
-    learn = TrainLearner(m, DataLoaders(dict(train=ds, test=ds), bs=bs, batch_tfm=lambda x: x.float()/255), F.cross_entropy, cbs=DeviceCB('cpu'))
+    learn = TrainLearner(m, DataLoaders(dict(train=ds, test=ds), bs=bs, batch_tfm=lambda x: x.float()/255), F.cross_entropy,
+        cbs=DeviceCB('cpu'))
     with restoring(nn.Linear(1, 1)):
         try: learn.fit(epochs)
         except ValueError as e:
@@ -189,14 +192,16 @@ CLF = None
 @pytest.fixture(scope='module', autouse=True)
 def clf(tmp_path_factory):
     global CLF
-    CLF = Classifier(build_model('cnn', 3, 1, nfs=(4, 4, 4, 4)).eval(), 'cnn', ('a', 'b', 'c'), Normalize([.5], [.25]), (28, 28), dict(nfs=[4, 4, 4, 4]))
+    CLF = Classifier(build_model('cnn', 3, 1, nfs=(4, 4, 4, 4)).eval(), 'cnn', ('a', 'b', 'c'), Normalize([.5], [.25]), (28, 28),
+        dict(nfs=[4, 4, 4, 4]))
 
 
 dtypes = st.sampled_from([torch.uint8, torch.float32, torch.float64, torch.int64, torch.bool])
 
 
 @often
-@given(shape=st.one_of(st.tuples(st.integers(0, 3), st.integers(0, 4), st.integers(0, 40), st.integers(0, 40)), st.lists(st.integers(0, 4), max_size=5)),
+@given(shape=st.one_of(st.tuples(st.integers(0, 3), st.integers(0, 4), st.integers(0, 40), st.integers(0, 40)),
+    st.lists(st.integers(0, 4), max_size=5)),
     dtype=dtypes, k=odd_numbers, fit=st.sampled_from(['crop', 'squash', 'pad']), tta=st.booleans())
 @example(shape=(2, 3, 1, 40), dtype=torch.uint8, k=2, fit='crop', tta=True)
 @example(shape=(40, 28), dtype=torch.float32, k=9, fit='squash', tta=False)
@@ -215,7 +220,8 @@ def test_predict(shape, dtype, k, fit, tta):
 
 
 @seldom
-@given(nfs=st.lists(st.integers(1, 5), min_size=4, max_size=5), c_in=st.sampled_from([1, 3]), names=st.lists(st.text(max_size=5), min_size=2, max_size=4),
+@given(nfs=st.lists(st.integers(1, 5), min_size=4, max_size=5), c_in=st.sampled_from([1, 3]),
+    names=st.lists(st.text(max_size=5), min_size=2, max_size=4),
     arch=st.sampled_from(['cnn', 'deeper', 'residual', 'double']))
 def test_what_is_saved_is_what_is_loaded(nfs, c_in, names, arch, tmp_path_factory):
     m = build_model(arch, len(names), c_in, nfs=nfs).eval()
@@ -231,7 +237,8 @@ RAW = []
 
 
 @often
-@given(cut=st.integers(0, 10**6), flip=st.integers(0, 10**6), bit=st.integers(0, 7), how=st.sampled_from(['cut', 'flip', 'append', 'noise', 'swap']))
+@given(cut=st.integers(0, 10**6), flip=st.integers(0, 10**6), bit=st.integers(0, 7),
+    how=st.sampled_from(['cut', 'flip', 'append', 'noise', 'swap']))
 def test_a_damaged_file_is_refused(cut, flip, bit, how, tmp_path_factory):
     d = tmp_path_factory.mktemp('m')
     if not RAW: RAW.append(save_model(CLF, d/'a.safetensors').read_bytes())
@@ -240,7 +247,8 @@ def test_a_damaged_file_is_refused(cut, flip, bit, how, tmp_path_factory):
     if how == 'cut': raw = raw[:cut % len(raw)]
     elif how == 'flip': raw[i] ^= 1 << bit
     elif how == 'append': raw += bytes([bit])
-    elif how == 'noise': raw = bytearray(torch.randint(0, 256, (cut % 999,), generator=torch.Generator().manual_seed(flip), dtype=torch.uint8).tolist())
+    elif how == 'noise': raw = bytearray(torch.randint(0, 256, (cut % 999,), generator=torch.Generator().manual_seed(flip),
+        dtype=torch.uint8).tolist())
     else: raw[i:i + 64] = bytes(reversed(raw[i:i + 64])) if raw[i:i + 64] != raw[i:i + 64][::-1] else b'x'*64
     (d/'b.safetensors').write_bytes(raw)
     with pytest.raises(DataError) as e: load_model(d/'b.safetensors')

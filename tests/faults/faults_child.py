@@ -1,0 +1,223 @@
+"""The run that the tests in this folder kill, starve and damage: a small one, with everything that a checkpoint must hold.
+
+Also a script, `python faults_child.py FOLDER OUT [slow]`, for the tests that need a process of its own."""
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+import torch
+from slowai.checkpoint import CheckpointCB, EMACB
+from slowai.learner import BestModelCB, Callback, EarlyStopCB, GradientAccumulationCB, GradientClipCB, set_seed, shapes_dls, train_1cycle
+from torch import nn
+
+EVERY = 4   # training batches between checkpoints; an epoch has 12 batches and 6 optimiser steps
+SKIP = 77   # exit status: this system doesn't let us try that
+
+
+def network(width=6):
+    "Dropout draws random numbers, BatchNorm keeps statistics"
+    return nn.Sequential(nn.Conv2d(1, width, 3, 2, 1), nn.BatchNorm2d(width), nn.ReLU(), nn.Flatten(), nn.Dropout(.3), nn.Linear(36*width, 10))
+
+
+class At(Callback):
+    "Do something at one place of the loop: an event, an epoch, a batch (None: any), in training or evaluation"
+    def __init__(self, act, event='after_batch', epoch=0, batch=None, training=True, order=300):
+        self.act, self.place, self.order = act, (epoch, batch, training), order
+        setattr(self, event, self.hit)
+
+    def hit(self, learn):
+        epoch, batch, training = self.place
+        if learn.epoch == epoch and learn.training == training and batch in (None, learn.iter): self.act()
+
+
+class Slow(Callback):
+    def after_batch(self, learn): time.sleep(.1)
+
+
+def sig(*signums):
+    def act():
+        for s in signums: os.kill(os.getpid(), s)
+    return act
+
+
+def kill(): os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_in(name, which, nth=1, half=False):
+    "Let the process die in the `nth` call of `os.<name>` about a file whose name holds `which`, before that call does anything"
+    real, seen = getattr(os, name), []
+
+    def deadly(*args, **kwargs):
+        files = [os.readlink(f'/proc/self/fd/{o}') if name == 'fsync' else str(o) for o in args if isinstance(o, (int, str, os.PathLike))]
+        if which in Path(files[-1]).name:
+            seen.append(1)
+            if len(seen) == nth:
+                if half: os.ftruncate(args[0], os.fstat(args[0]).st_size//2)
+                kill()
+        return real(*args, **kwargs)
+    setattr(os, name, deadly)
+
+
+def train(folder, out=None, cbs=(), resume=False, every=EVERY, seed=0, data_seed=0, bs=20, width=6, n_epochs=3, opt_func=torch.optim.AdamW,
+        lr=.02, pieces=2, device='cpu', **kwargs):
+    "One run; leaves all that it computed in the file `out`"
+    torch.set_num_threads(1)
+    set_seed(seed)
+    dls = shapes_dls(bs=bs, n_train=230, n_test=60, size=12, seed=data_seed)
+    net, ema, best = network(width), EMACB(.9), BestModelCB()
+    cbs = [CheckpointCB(folder, every=every, **kwargs), ema, best, EarlyStopCB(patience=9), GradientAccumulationCB(pieces), GradientClipCB(), *cbs]
+    recorder, stats = train_1cycle(net, lr, n_epochs, cbs, dls=dls, opt_func=opt_func, device=device, fast=False, resume=resume)
+    learn = recorder.learn
+    final = dict(model=net.state_dict(), ema=ema.averaged.state_dict(), history=learn.metrics.history, lrs=recorder.recs['lr'], best=best.best,
+        means=[torch.stack(h.means) for h in stats.hooks], random=torch.get_rng_state(), epochs=len(learn.record['history']))
+    if out: torch.save(final, out)
+    return final
+
+
+# What a test can ask for, by name: a function and its arguments must travel to the process that runs it
+
+def killed(folder, out=None, **place): train(folder, out, [At(kill, **place)], resume=True)
+
+
+def killed_in(folder, out=None, **call):
+    kill_in(**call)
+    train(folder, out, resume=True)
+
+
+def signalled(folder, out=None, signums=(), **place): train(folder, out, [At(sig(*signums), **place)], resume=True)
+
+
+def ignoring_sigint(folder, out):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signalled(folder, out, [signal.SIGINT], epoch=1)
+
+
+def caught(folder, out, signum):
+    "A notebook catches what a signal raises and goes on: are the handlers the old ones again?"
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    try: signalled(folder, None, [signum], epoch=1, batch=5)
+    except (KeyboardInterrupt, SystemExit) as e: print(f'caught {type(e).__name__}: {e}')
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    train(folder, out, resume=True)
+
+
+def in_a_thread(folder, out):
+    t = threading.Thread(target=train, args=(folder, out))
+    t.start(); t.join()
+
+
+def at_the_very_end(folder, out):
+    "The signal comes after the last batch"
+    train(folder, out, [At(sig(signal.SIGTERM), event='cleanup_epoch', epoch=2, training=False, order=100)])
+
+
+# Disks
+
+def private_mounts():
+    "Give this process a view of the mounts that is its own and goes with it; ends it with `SKIP` where that isn't allowed"
+    libc, uid, gid = ctypes.CDLL(None, use_errno=True), os.getuid(), os.getgid()
+    new_ns, new_user, private = 0x20000, 0x10000000, 0x4000 | 0x40000   # CLONE_NEWNS, CLONE_NEWUSER, MS_REC | MS_PRIVATE
+    if libc.unshare(new_ns | (new_user if uid else 0)): sys.exit(SKIP)
+    if uid:
+        for f, s in (('setgroups', 'deny'), ('uid_map', f'0 {uid} 1'), ('gid_map', f'0 {gid} 1')): Path('/proc/self', f).write_text(s)
+    mount = partial(_mount, libc)
+    mount('none', '/', None, private, None)
+    return mount
+
+
+def _mount(libc, src, dst, kind, flags, data):
+    if libc.mount(*(o and str(o).encode() for o in (src, dst, kind)), flags, data and data.encode()): sys.exit(SKIP)
+
+
+def small_disk(folder, kb):
+    "A disk of `kb` KB in memory, at `folder`"
+    Path(folder).mkdir(exist_ok=True)
+    mount = private_mounts()
+    mount('tmpfs', folder, 'tmpfs', 0, f'size={kb}k')
+    return mount
+
+
+def fill(folder):
+    with open(Path(folder)/'filler', 'wb') as f:
+        try:
+            while True: f.write(bytes(4096)); f.flush()
+        except OSError: f.truncate(f.tell()//4096*4096)
+
+
+class Stop(Exception): pass
+
+
+def stop(): raise Stop
+
+
+def full_from_the_start(folder):
+    small_disk(folder, 256)
+    fill(folder)
+    train(folder)
+
+
+def little_room(folder):
+    "Room for one checkpoint, not for those that are to be kept"
+    small_disk(folder, 256)
+    train(folder, keep=5)
+
+
+def full_in_between(folder, out):
+    "The disk fills up in epoch 1; the run is stopped in epoch 2, the disk cleared, the run resumed"
+    small_disk(folder, 2048)
+    try: train(folder, cbs=[At(partial(fill, folder), epoch=1, batch=1), At(stop, epoch=2, batch=5)])
+    except Stop: print('left:', sorted(p.name for p in Path(folder).iterdir() if p.suffix != '.sha256'))
+    (Path(folder)/'filler').unlink()
+    train(folder, out, resume=True)
+
+
+def full_to_the_end(folder, out):
+    small_disk(folder, 2048)
+    train(folder, out, cbs=[At(partial(fill, folder), epoch=1, batch=1)])
+
+
+def no_larger_files(folder, out):
+    "Without a disk of our own: a limit on the size of files, from epoch 1 on"
+    import resource
+    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE)
+    try: train(folder, cbs=[At(partial(limit, (8192, -1)), epoch=1, batch=1), At(stop, epoch=2, batch=5)])
+    except Stop: limit((-1, -1))
+    train(folder, out, resume=True)
+
+
+def read_only(folder):
+    mount = small_disk(folder, 2048)
+    mount('none', folder, None, 1 | 32, None)   # MS_RDONLY | MS_REMOUNT
+    train(folder)
+
+
+def no_rights(folder):
+    Path(folder).mkdir()
+    os.chmod(folder, 0o555)
+    train(folder)
+
+
+def vanishing(folder, out):
+    "Somebody deletes the folder in epoch 1"
+    import shutil
+    train(folder, out, cbs=[At(partial(shutil.rmtree, folder), epoch=1, batch=1)])
+
+
+def waiting(folder, out, flag):
+    "A run that stands still in epoch 1 until the file `flag` is there"
+    def wait():
+        Path(f'{flag}.up').touch()
+        while not Path(flag).exists(): time.sleep(.02)
+    train(folder, out, cbs=[At(wait, epoch=1, batch=5)], resume=True)
+
+
+def sgd(folder): train(folder, resume=True, opt_func=torch.optim.SGD)
+
+
+if __name__ == '__main__':
+    train(*sys.argv[1:3], cbs=[Slow()]*('slow' in sys.argv), resume=True)
