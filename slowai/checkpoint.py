@@ -142,7 +142,16 @@ def read_checkpoint(
         _refuse(path, f"has checkpoint format {payload['format']}, and this version of slowai reads up to {FORMAT}; update slowai")
     return payload
 
-# %% ../nbs/06_checkpoint.ipynb #4fd3f92c
+# %% ../nbs/06_checkpoint.ipynb #aad3940a
+def _alive(owner):
+    m = re.fullmatch(r'process (\d+) on (.*)', owner)
+    if not m or m[2] != platform.node(): return bool(m)
+    try: os.kill(int(m[1]), 0)
+    except ProcessLookupError: return False
+    except PermissionError: pass
+    return True
+
+# %% ../nbs/06_checkpoint.ipynb #7d9c9b73
 class FolderLock:
     "Keeps other runs out of a folder until `release`, or until the process ends in whatever way"
     def __init__(self,
@@ -165,14 +174,6 @@ class FolderLock:
     def owner(self, f): f.seek(0); return f.read()
     def release(self):
         if self.file: self.file.close(); self.file = None
-
-def _alive(owner):
-    m = re.fullmatch(r'process (\d+) on (.*)', owner)
-    if not m or m[2] != platform.node(): return bool(m)
-    try: os.kill(int(m[1]), 0)
-    except ProcessLookupError: return False
-    except PermissionError: pass
-    return True
 
 # %% ../nbs/06_checkpoint.ipynb #9aecb9a9
 class Interrupts:
@@ -220,31 +221,38 @@ def _callbacks(learn):
         if cb.state_dict() or _agree(cb): out[f'{nm} {n}' if n > 1 else nm] = cb
     return out
 
-# %% ../nbs/06_checkpoint.ipynb #0b1d7857
+# %% ../nbs/06_checkpoint.ipynb #438760b3
 def _callback_facts(learn):
+    "What the callbacks begin with"
     for nm,cb in _callbacks(learn).items():
-        if isinstance(cb, CheckpointCB): continue
+        if hasattr(cb, 'resume_point'): continue   # how often we save is nobody's business
         facts = {**{k: getattr(cb, k) for k in _agree(cb)}, **cb.state_dict()}
         yield from ((f'{nm}.{k}', v) for k,v in facts.items() if isinstance(v, _scalar))
-
-def fingerprint(
-    learn:Learner, # at the start of a fit, after `before_fit` of its callbacks
-)->dict:
-    "What must agree between the run that wrote a checkpoint and the one that goes on from it, by name"
-    dl, groups = learn.dls['train'], learn.opt.param_groups
-    settings = {k: [_number(g[k]) for g in groups if k in g] for k in sorted(set().union(*groups) - _how)}
-    return dict(model={k: f'{tuple(v.shape)} {v.dtype}' for k,v in learn.model.state_dict().items() if torch.is_tensor(v)}, run={
-        'optimiser': type(learn.opt).__name__, **{f'{type(learn.opt).__name__} {k}': _alone(v) for k,v in settings.items()},
-        'number of epochs': learn.n_epochs, 'batch size': getattr(dl, 'batch_size', None), 'batches an epoch': _len(dl),
-        'drop_last': getattr(dl, 'drop_last', None), 'seed': torch.initial_seed(), 'seed of the loaders': getattr(learn.dls, 'seed', None),
-        'workers': getattr(dl, 'num_workers', 0) if getattr(getattr(dl, 'dataset', None), 'item_tfm', None) else 0,
-        **{f'data ({k})': _describe(learn.dls[k]) for k in ('train', learn.eval_split) if k},
-        'callbacks': ', '.join(k for k in _callbacks(learn) if not k.startswith('CheckpointCB')), **dict(_callback_facts(learn))})
 
 _how = {'params', 'foreach', 'fused', 'capturable'}   # of an optimiser's settings, those that only say how it computes
 def _number(v): return float(f'{v:.6g}') if isinstance(v, float) or torch.is_tensor(v) else v
 def _alone(v): return v[0] if len(v) == 1 else v
 def _len(dl): return len(dl) if hasattr(dl, '__len__') else None
+
+def _settings_of(opt):
+    "Learning rate, weight decay and so on: a number, or a list where the groups of parameters differ in them"
+    keys = sorted(set().union(*opt.param_groups) - _how)
+    return {f'{type(opt).__name__} {k}': _alone([_number(g[k]) for g in opt.param_groups if k in g]) for k in keys}
+
+# %% ../nbs/06_checkpoint.ipynb #0cba1dc7
+def fingerprint(
+    learn:Learner, # at the start of a fit, after `before_fit` of its callbacks
+)->dict:
+    "What must agree between the run that wrote a checkpoint and the one that goes on from it, by name"
+    dl = learn.dls['train']
+    return dict(model={k: f'{tuple(v.shape)} {v.dtype}' for k,v in learn.model.state_dict().items() if torch.is_tensor(v)}, run={
+        'optimiser': type(learn.opt).__name__, **_settings_of(learn.opt),
+        'number of epochs': learn.n_epochs, 'batch size': getattr(dl, 'batch_size', None), 'batches an epoch': _len(dl),
+        'drop_last': getattr(dl, 'drop_last', None), 'seed': torch.initial_seed(), 'seed of the loaders': getattr(learn.dls, 'seed', None),
+        'workers': getattr(dl, 'num_workers', 0) if getattr(getattr(dl, 'dataset', None), 'item_tfm', None) else 0,
+        **{f'data ({k})': _describe(learn.dls[k]) for k in ('train', learn.eval_split) if k},
+        **{f'callback {k}': 'present' for k,cb in _callbacks(learn).items() if not hasattr(cb, 'resume_point')},
+        **dict(_callback_facts(learn))})
 
 # %% ../nbs/06_checkpoint.ipynb #c5ae89e5
 def circumstances(learn:Learner)->dict:
@@ -324,7 +332,7 @@ def save(self:CheckpointCB, learn, finished=False):
 def _serial(path): return int(path.name.split('-')[1])
 def _newest_first(folder, kind='checkpoint'): return sorted(Path(folder).glob(f'{kind}-*.pt'), key=_serial, reverse=True)
 
-# %% ../nbs/06_checkpoint.ipynb #7e124818
+# %% ../nbs/06_checkpoint.ipynb #924fcb9e
 @patch
 def before_fit(self:CheckpointCB, learn):
     self.active = learn.will_train and not any(isinstance(cb, LRFinderCB) for cb in learn.cbs)
@@ -337,15 +345,16 @@ def before_fit(self:CheckpointCB, learn):
     self.point, done = learn.point, bool(learn.point and learn.point.finished)
     if learn.point: learn.point.check(self.facts, circumstances(learn))
     self.make_room(learn)
-    if done: learn.point.restore(learn); print('nothing left to do: the run in', learn.point.path.parent, 'is finished', flush=True)
-    elif learn.point: print(f'going on from {learn.point}', flush=True)
+    if done: learn.point.restore(learn)
+    if self.point: print(f'nothing left to do: the run in {self.point.path.parent} is finished' if done else f'going on from {self.point}',
+        flush=True)
     self.finished = done
     self.interrupts.install()
 
 @patch
 def beginning(self:CheckpointCB, learn): return dict(random=random_states(), generators=_generators(learn, 'train'))
 
-# %% ../nbs/06_checkpoint.ipynb #14ce6f97
+# %% ../nbs/06_checkpoint.ipynb #cfbd7b5d
 @patch
 def make_room(self:CheckpointCB, learn):
     "Make, lock and tidy the folder; raise unless there is room for what will be written"
@@ -367,10 +376,11 @@ def make_room(self:CheckpointCB, learn):
     if free < need:
         raise ValueError(f"folder: {str(self.folder)!r} has {free/1e6:,.1f} MB left, and {self.keep} checkpoints, the best one and the one "
             f"being written need {need/1e6:,.1f} MB; make room, or keep fewer")
-    if old and not learn.point and 'finished' not in old[0].name:
+    if old and not self.point and 'finished' not in old[0].name:
         warnings.warn(f"{self.folder} holds checkpoints of a run that isn't finished ({old[0].name}). This run starts afresh and replaces "
             "them; to go on from them, interrupt it now and use resume=True", stacklevel=2)
 
+# %% ../nbs/06_checkpoint.ipynb #93078241
 @patch
 def try_write(self:CheckpointCB, learn):
     data = to_bytes(self.capture(learn))
@@ -437,7 +447,7 @@ def cleanup_fit(self:CheckpointCB, learn):
         self.interrupts.restore(); self.lock.release()
     if ended and self.interrupts.got: self.interrupts.stop(f"stopped at the end of training; the finished run is in {self.folder}")
 
-# %% ../nbs/06_checkpoint.ipynb #46151f40
+# %% ../nbs/06_checkpoint.ipynb #1d5e9e7b
 class ResumePoint:
     "Where and how a run goes on; `Learner.fit` knows what to do with it"
     def __init__(self,
@@ -455,16 +465,21 @@ class ResumePoint:
         if soft := differences(self.payload['circumstances'], about):
             warnings.warn(f"resume: {'; '.join(soft)}. The run goes on; its last bits may differ from an undisturbed one's", stacklevel=2)
 
-    def rewind(self, learn):
-        set_random_states(self.payload['start']['random'])
-        _set_generators(learn, self.payload['start']['generators'])
+# %% ../nbs/06_checkpoint.ipynb #a0f64576
+@patch
+def rewind(self:ResumePoint, learn):
+    "Called before the first pass takes its first batch"
+    set_random_states(self.payload['start']['random'])
+    _set_generators(learn, self.payload['start']['generators'])
 
-    def enter(self, learn, batches):
-        for i in range(self.n_done):
-            if next(batches, None) is None: _refuse(self.path, f"{self.n_done} batches of this epoch are done, but the loader has only {i}")
-        for cb in learn.cbs:
-            if isinstance(cb, CheckpointCB): cb.start,cb.last = self.payload['start'],self.n_done
-        self.restore(learn)
+@patch
+def enter(self:ResumePoint, learn, batches):
+    "Called with the batches of the first pass: step over those that are done, then be as we were"
+    for i in range(self.n_done):
+        if next(batches, None) is None: _refuse(self.path, f"{self.n_done} batches of this epoch are done, but the loader has only {i}")
+    for cb in learn.cbs:
+        if isinstance(cb, CheckpointCB): cb.start,cb.last = self.payload['start'],self.n_done
+    self.restore(learn)
 
 def _set_generators(learn, states):
     for k,v in states.items():
@@ -506,7 +521,7 @@ def _nobody_else(self:CheckpointCB, where):
     try: lock.acquire(); lock.release()
     except OSError: pass   # a folder that can only be read
 
-# %% ../nbs/06_checkpoint.ipynb #b93fad7e
+# %% ../nbs/06_checkpoint.ipynb #0b2c0d7e
 class EMACB(Callback, order=-15):
     "A moving average of the weights and buffers, with which the fit evaluates and which it leaves in the model at its end"
     must_agree = ('decay', 'start')
@@ -519,22 +534,33 @@ class EMACB(Callback, order=-15):
             raise ValueError(f"decay: expected a number from 0 to below 1, or None for equal weights, got {decay!r}")
         if type(start) is not int or start < 0: raise ValueError(f"start: expected the number of an epoch, from 0, got {start!r}")
         self.decay,self.start,self.evaluate,self.averaged,self.own = decay,start,evaluate,None,None
-    def before_fit(self, learn):
-        self.averaged = AveragedModel(learn.model, multi_avg_fn=self.mix, use_buffers=True)
-    @torch.no_grad()
-    def mix(self, averaged, current, n):
-        weight = 1/(int(self.averaged.n_averaged) + 1) if self.decay is None else 1 - self.decay
-        if averaged[0].is_floating_point(): torch._foreach_lerp_(averaged, current, weight)
-        else: torch._foreach_copy_(averaged, current)   # counters aren't averaged
-    def after_step(self, learn):
-        if learn.epoch >= self.start: self.averaged.update_parameters(learn.model)
-    def before_epoch(self, learn):
-        if self.evaluate and not learn.training and self.averaged.n_averaged:
-            self.own, learn.model = learn.model, self.averaged.module.eval()
-    def cleanup_epoch(self, learn):
-        if self.own is not None: learn.model, self.own = self.own, None
-    def cleanup_fit(self, learn):
-        if self.evaluate and self.averaged is not None and self.averaged.n_averaged:
-            learn.model.load_state_dict(self.averaged.module.state_dict())
     def state_dict(self): return self.averaged.state_dict() if self.averaged is not None else {}
     def load_state_dict(self, d): self.averaged.load_state_dict(d)
+
+# %% ../nbs/06_checkpoint.ipynb #7affb2a5
+@patch
+def before_fit(self:EMACB, learn): self.averaged = AveragedModel(learn.model, multi_avg_fn=self.mix, use_buffers=True)
+
+@patch
+def mix(self:EMACB, averaged, current, n):
+    weight = 1/(int(self.averaged.n_averaged) + 1) if self.decay is None else 1 - self.decay
+    if not averaged[0].is_floating_point(): torch._foreach_copy_(averaged, current)   # counters aren't averaged
+    else: torch._foreach_lerp_(averaged, current, weight)
+
+@patch
+def after_step(self:EMACB, learn):
+    if learn.epoch < self.start: return
+    with torch.no_grad(): self.averaged.update_parameters(learn.model)
+
+@patch
+def before_epoch(self:EMACB, learn):
+    if self.evaluate and not learn.training and self.averaged.n_averaged: self.own, learn.model = learn.model, self.averaged.module.eval()
+
+@patch
+def cleanup_epoch(self:EMACB, learn):
+    if self.own is not None: learn.model, self.own = self.own, None
+
+@patch
+def cleanup_fit(self:EMACB, learn):
+    if self.evaluate and self.averaged is not None and self.averaged.n_averaged:
+        learn.model.load_state_dict(self.averaged.module.state_dict())

@@ -32,14 +32,14 @@ import matplotlib.pyplot as plt
 import torch
 from fastcore.basics import patch
 
-# %% ../nbs/00_data.ipynb #582743c0
+# %% ../nbs/00_data.ipynb #8d067516
 class DataError(ValueError):
     "Data that are damaged, or are not what their name says; the message names the file and the remedy"
 
 class DataMissingError(DataError):
     "Data that none of the places looked at holds"
 
-# %% ../nbs/00_data.ipynb #4ea148c9
+# %% ../nbs/00_data.ipynb #55f12183
 def _what(x): return f"{x.dtype} {tuple(x.shape)}" if isinstance(x, torch.Tensor) else type(x).__name__
 
 def _check_set(images, labels, classes):
@@ -55,7 +55,7 @@ def _check_set(images, labels, classes):
         raise DataError(f"labels: expected 0 to {len(classes) - 1} for {len(classes)} classes, "
                         f"got {labels.min()} to {labels.max()}; give every class a name")
 
-# %% ../nbs/00_data.ipynb #e0047a1a
+# %% ../nbs/00_data.ipynb #1d482a0f
 @dataclass(frozen=True, eq=False, repr=False)
 class ImageSet:
     "Labelled images that lie in memory whole and are cut by index"
@@ -73,7 +73,7 @@ class ImageSet:
         shape = '×'.join(map(str, self.images.shape[1:]))
         return f"ImageSet({self.name}: {len(self):,} images of {shape}, {len(self.classes)} classes, from: {self.source})"
 
-# %% ../nbs/00_data.ipynb #f1004cf5
+# %% ../nbs/00_data.ipynb #82981575
 def _as_index(i):
     "`i` as something that indexes a tensor along its first dimension"
     if isinstance(i, Integral | slice): return i
@@ -87,9 +87,12 @@ def __getitem__(self:ImageSet,
 )->tuple[torch.Tensor, torch.Tensor]: # uint8 (C, H, W) and int64 () for one index, else uint8 (n, C, H, W) and int64 (n,)
     "The image and label at one index, or the images and labels at many, cut in one go"
     i = _as_index(i)
+    if isinstance(i, torch.Tensor) and i.dtype == torch.int64 and i.ndim == 1:   # many at once: copied image by image, not byte by byte
+        i = torch.where(i < 0, i + len(self), i).to(self.labels.device)
+        return self.images.index_select(0, i), self.labels.index_select(0, i)
     return self.images[i], self.labels[i]
 
-# %% ../nbs/00_data.ipynb #4bff35dd
+# %% ../nbs/00_data.ipynb #af7319e3
 @patch
 def subset(self:ImageSet,
     idxs:slice|Sequence[int]|torch.Tensor, # which images, in this order
@@ -107,7 +110,7 @@ def to(self:ImageSet,
     "The same set on another device"
     return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
-# %% ../nbs/00_data.ipynb #985b00c7
+# %% ../nbs/00_data.ipynb #5459de02
 @patch
 def split(self:ImageSet,
     frac:float=0.1, # share of the images to hold out, over 0 and under 1
@@ -120,7 +123,7 @@ def split(self:ImageSet,
     idxs = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed)).to(self.labels.device)
     return self.subset(idxs[n:].sort().values), self.subset(idxs[:n].sort().values)
 
-# %% ../nbs/00_data.ipynb #b31f2b37
+# %% ../nbs/00_data.ipynb #d1454909
 def _as_pictures(images):
     "`images` as float (N, C, H, W) from 0 to 1"
     x = [torch.as_tensor(o).detach().cpu() for o in images]
@@ -132,14 +135,14 @@ def _as_pictures(images):
     lo, hi = min(0., x.min().item()), max(1., x.max().item())
     return x if (lo, hi) == (0, 1) else (x - x.min()) / (x.max() - x.min()).clamp_min(1e-9)
 
-# %% ../nbs/00_data.ipynb #cf6e9f71
+# %% ../nbs/00_data.ipynb #8bf7c96b
 def _whole(name, val, lo, hi=math.inf, hint=None):
     "`val` if it is a whole number from `lo` to `hi`, else a `ValueError`"
     if isinstance(val, Integral) and not isinstance(val, bool) and lo <= val <= hi: return int(val)
     span = f"of at least {lo}" if hi == math.inf else f"from {lo} to {hi}"
     raise ValueError(f"{name}: expected a whole number {span}, got {val!r}" + (f"; {hint}" if hint else f"; try {max(lo, 1)}"))
 
-# %% ../nbs/00_data.ipynb #a5580704
+# %% ../nbs/00_data.ipynb #20b7fa9e
 def show_images(
     images:torch.Tensor|Sequence[torch.Tensor], # (N, C, H, W) with one channel or three, at most 500; uint8, or float of any range
     titles:Sequence|None=None,                  # one title for each image
@@ -160,7 +163,7 @@ def show_images(
         if titles is not None: ax.set_title(str(titles[i]), fontsize=8, pad=3)
     fig.tight_layout(pad=.2)
 
-# %% ../nbs/00_data.ipynb #5264b315
+# %% ../nbs/00_data.ipynb #b992bb1a
 def _rad(u, v): return (u * u + v * v).sqrt()
 def _box(u, v, a, b): return torch.maximum(u.abs() - a, v.abs() - b)
 def _triangle(u, v): return torch.stack([u * math.cos(a) + v * math.sin(a) for a in (math.pi/2, math.pi*7/6, math.pi*11/6)]).amax(0) - .48
@@ -177,7 +180,7 @@ _shapes = {
     'half disc': lambda u, v: torch.maximum(_rad(u, v) - .95, v),
     'flower':    lambda u, v: _rad(u, v) - .62 - .33 * torch.cos(5 * torch.atan2(v, u))}
 
-# %% ../nbs/00_data.ipynb #378b9aef
+# %% ../nbs/00_data.ipynb #e39fa44a
 def _rand(g, n, lo, hi, k=1): return lo + (hi - lo) * torch.rand(n, k, 1, 1, generator=g)
 
 def _local(size, cx, cy, radius, angle):
@@ -187,7 +190,7 @@ def _local(size, cx, cy, radius, angle):
     c, s = angle.cos() / radius, angle.sin() / radius
     return dx * c + dy * s, dy * c - dx * s
 
-# %% ../nbs/00_data.ipynb #dc5d5782
+# %% ../nbs/00_data.ipynb #84271b9b
 def _draw(labels, size, channels, g):
     "A picture uint8 (C, size, size) for each label, everything but the shape drawn by lot from generator `g`"
     n = len(labels)
@@ -203,7 +206,7 @@ def _draw(labels, size, channels, g):
             out[i] = x.mul_(255).round_().clamp_(0, 255).byte()
     return out
 
-# %% ../nbs/00_data.ipynb #b5b32bb4
+# %% ../nbs/00_data.ipynb #450142a5
 def draw_shapes(
     n_train:int=10_000, # images to train on
     n_test:int=2_000,   # images to test on; they are the same for any `n_train`
@@ -224,7 +227,7 @@ def draw_shapes(
         res[split] = ImageSet(_draw(labels, size, channels, g), labels, tuple(_shapes)[:n_classes], 'shapes', 'generated')
     return res
 
-# %% ../nbs/00_data.ipynb #6fec5973
+# %% ../nbs/00_data.ipynb #0430bfe8
 fashion_classes = ('T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat', 'Sandal', 'Shirt', 'Sneaker', 'Bag', 'Ankle boot')
 
 _idx_names = {'train': ('train-images-idx3-ubyte', 'train-labels-idx1-ubyte'), 'test': ('t10k-images-idx3-ubyte', 't10k-labels-idx1-ubyte')}
@@ -234,7 +237,7 @@ _sha256 = {
     't10k-images-idx3-ubyte':  '5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b',
     't10k-labels-idx1-ubyte':  '0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34'}
 
-# %% ../nbs/00_data.ipynb #018a00d3
+# %% ../nbs/00_data.ipynb #e8a067cc
 _debian = Path('/usr/share/datasets/fashion-mnist')
 
 def _renew(file):
@@ -249,7 +252,7 @@ def _unpack(file):
     try: return gzip.decompress(raw)
     except (EOFError, OSError, zlib.error) as e: raise DataError(f"{file}: a damaged gzip file ({e}); {_renew(file)}") from e
 
-# %% ../nbs/00_data.ipynb #ff9076a2
+# %% ../nbs/00_data.ipynb #c7c16a21
 def _read_idx(file, ndim):
     "The contents of IDX file `file`, which must have `ndim` dimensions, as a uint8 tensor"
     raw, head = _unpack(file), 4 + 4 * ndim
@@ -260,10 +263,10 @@ def _read_idx(file, ndim):
         raise DataError(f"{file}: the header promises {'×'.join(map(str, dims))} bytes, {len(raw) - head:,} follow; {_renew(file)}")
     return torch.frombuffer(bytearray(raw), dtype=torch.uint8)[head:].view(dims)
 
-# %% ../nbs/00_data.ipynb #ffaaa052
+# %% ../nbs/00_data.ipynb #0e23eefa
 def _idx_header(t): return struct.pack(f'>{1 + t.ndim}I', 2048 + t.ndim, *t.shape)
 
-# %% ../nbs/00_data.ipynb #62cfa0a6
+# %% ../nbs/00_data.ipynb #5b59c9bc
 def _fingerprint(t):
     "SHA-256 of uint8 tensor `t` as an IDX file"
     sha = hashlib.sha256(_idx_header(t))
@@ -284,7 +287,7 @@ def _gate(images, labels, split, files, verify):
                             "or pass verify=False if this is a set of your own")
     return images[:, None], labels.long()
 
-# %% ../nbs/00_data.ipynb #acf24cca
+# %% ../nbs/00_data.ipynb #b3b54c80
 def _idx_file(folder, name): return next((f for f in (folder/name, folder/f'{name}.gz') if f.is_file()), None)
 
 def _from_idx(folder, verify):
@@ -297,7 +300,7 @@ def _from_idx(folder, verify):
         res[split] = _gate(_read_idx(files[0], 3), _read_idx(files[1], 1), split, files, verify)
     return res
 
-# %% ../nbs/00_data.ipynb #c2a9b198
+# %% ../nbs/00_data.ipynb #d83f8f1b
 @contextmanager
 def _no_bars():
     "Silence the progress bars of the hub's libraries for a while"
@@ -309,7 +312,7 @@ def _no_bars():
     finally:
         for o in noisy: o.enable_progress_bars()
 
-# %% ../nbs/00_data.ipynb #d7a856d0
+# %% ../nbs/00_data.ipynb #9fc4ae8e
 def _pixels(batch):
     "The raw bytes of a batch of encoded pictures"
     from PIL import Image
@@ -324,7 +327,7 @@ def _class_order(names):
         raise DataError(f"classes: expected {fashion_classes}, got {tuple(names)}; this is another data set")
     return torch.tensor([plain.index(o) for o in plain[10:]], dtype=torch.uint8)
 
-# %% ../nbs/00_data.ipynb #2dc54404
+# %% ../nbs/00_data.ipynb #4b585582
 def _from_table(ds, split, file, verify):
     "Images and labels from the table `ds`, read from `file`; its pictures are decoded once and then cached as bytes"
     import datasets
@@ -346,7 +349,7 @@ def _from_table(ds, split, file, verify):
     labels = _class_order(names)[labels] if names else labels.to(torch.uint8)
     return _gate(pixels, labels, split, (file, file), verify)
 
-# %% ../nbs/00_data.ipynb #d7139c85
+# %% ../nbs/00_data.ipynb #a02a85c2
 def _from_parquet(files, verify, cache_dir=None):
     "Images and labels of both splits from parquet `files`, a list of paths for each split"
     from datasets import load_dataset
@@ -356,7 +359,7 @@ def _from_parquet(files, verify, cache_dir=None):
             raise DataError(f"{files['train'][0]}: unreadable as parquet ({str(e)[:100]}); {_renew(files['train'][0])}") from e
         return {split: _from_table(ds[split], split, files[split][0], verify) for split in _idx_names}
 
-# %% ../nbs/00_data.ipynb #1cbbe973
+# %% ../nbs/00_data.ipynb #dc9cc163
 _hub_repo = 'zalando-datasets/fashion_mnist'
 _hub_revision = '531be5e2ccc9dba0c201ad3ae567a4f3d16ecdd2'
 
@@ -375,7 +378,7 @@ def _hub_answers(endpoint, timeout):
     thread.join(timeout)
     return heard == [True]
 
-# %% ../nbs/00_data.ipynb #6b7735c7
+# %% ../nbs/00_data.ipynb #dd531881
 class _NotHere(Exception):
     "A place does not hold the data; the message says why"
 
@@ -384,7 +387,7 @@ def _offline():
     names = ('HF_HUB_OFFLINE', 'HF_DATASETS_OFFLINE', 'TRANSFORMERS_OFFLINE')
     return next((o for o in names if os.environ.get(o, '').upper() in ('1', 'ON', 'YES', 'TRUE')), None)
 
-# %% ../nbs/00_data.ipynb #dca75eb8
+# %% ../nbs/00_data.ipynb #210a0e25
 _hub_names = {split: f'fashion_mnist/{split}-00000-of-00001.parquet' for split in _idx_names}
 
 def _hub_files(revision, timeout, cache_dir=None, repo=_hub_repo, names=_hub_names):
@@ -400,7 +403,7 @@ def _hub_files(revision, timeout, cache_dir=None, repo=_hub_repo, names=_hub_nam
         try: return {split: [hf_hub_download(repo, o, endpoint=endpoint, **at)] for split, o in names.items()}
         except Exception as e: raise _NotHere(f"the download failed ({type(e).__name__}: {str(e)[:100]})") from e
 
-# %% ../nbs/00_data.ipynb #f02a5d2d
+# %% ../nbs/00_data.ipynb #094660a2
 def _from_folder(folder, verify, cache_dir=None):
     "Images and labels of both splits from a folder of IDX files or of parquet files"
     if not folder.is_dir(): raise _NotHere(f"there is no folder {folder}")
@@ -414,7 +417,7 @@ def _from_env(verify, cache_dir=None):
     if not os.environ.get('SLOWAI_DATA'): raise _NotHere("the variable is not set")
     return _from_folder(Path(os.environ['SLOWAI_DATA']).expanduser()/'fashion-mnist', verify, cache_dir)
 
-# %% ../nbs/00_data.ipynb #02b66328
+# %% ../nbs/00_data.ipynb #09bad46d
 def _from_hub(verify, revision, timeout, cache_dir=None):
     "The same from the hub or its cache"
     hub_dir, table_dir = (None, None) if cache_dir is None else (Path(cache_dir)/o for o in ('hub', 'datasets'))
@@ -423,7 +426,7 @@ def _from_hub(verify, revision, timeout, cache_dir=None):
 _remedy = ("Any of these helps: sudo apt-get install dataset-fashion-mnist; or set $SLOWAI_DATA to a folder that holds fashion-mnist/ "
            "with the four IDX files; or go online once (30 MB).")
 
-# %% ../nbs/00_data.ipynb #b0918c5c
+# %% ../nbs/00_data.ipynb #3131e4dd
 def load_fashion_mnist(
     path:str|Path|None=None,       # folder of the four IDX files (.gz or not) or of parquet files; None looks in the usual places
     verify:bool=True,              # compare every byte with the published ones; False for a set of your own in the same format
@@ -445,7 +448,7 @@ def load_fashion_mnist(
         raise DataError(f"path: expected a folder with FashionMNIST, but {tried['path']}; leave it out to look in the usual places")
     raise DataMissingError('\n'.join(["FashionMNIST was not found.", *(f"- {k}: {e}" for k, e in tried.items()), _remedy]))
 
-# %% ../nbs/00_data.ipynb #e556b7ec
+# %% ../nbs/00_data.ipynb #1f3aa5b6
 def fashion_mnist_or_shapes(
     path:str|Path|None=None, # as in `load_fashion_mnist`
 )->dict[str, ImageSet]: # 'train' and 'test'
@@ -469,7 +472,7 @@ from concurrent.futures import ThreadPoolExecutor
 # %% ../nbs/00_data.ipynb #df77b44d
 import numpy as np
 
-# %% ../nbs/00_data.ipynb #00acb6b0
+# %% ../nbs/00_data.ipynb #c6ed9852
 _tiny_wnids = tuple(f'n{o}' for o in """
     01443537 01629819 01641577 01644900 01698640 01742172 01768244 01770393 01774384 01774750 01784675 01882714 01910747 01917289 01944390
     01950731 01983481 01984695 02002724 02056570 02058221 02074367 02094433 02099601 02099712 02106662 02113799 02123045 02123394 02124075
@@ -491,7 +494,7 @@ _tiny_original = dict(f'n{o}'.replace('=', '=n').split('=') for o in """
     07657664=07579787 07975909=02206856 08496334=02730930 08620881=03976657 08742578=02085620 12520864=02906734 13001041=07734744
     13652335=03804744 13652994=02999410 13719102=01945685 14991210=07747607""".split())   # the hub's wnid, and the one in the original archive
 
-# %% ../nbs/00_data.ipynb #81a82d5f
+# %% ../nbs/00_data.ipynb #a520832e
 tiny_imagenet_classes = tuple(' '.join(o.split()) for o in """
     goldfish, European fire salamander, bullfrog, tailed frog, American alligator, boa constrictor, trilobite, scorpion, black
     widow, tarantula, centipede, koala, jellyfish, brain coral, snail, sea slug, American lobster, spiny lobster, black stork, king
@@ -512,14 +515,14 @@ tiny_imagenet_classes = tuple(' '.join(o.split()) for o in """
     cauliflower, bell pepper, lemon, banana, pomegranate, meat loaf, pizza, potpie, espresso, bee, apron, pole, Chihuahua, alp,
     cliff, coral reef, lakeside, seashore, acorn, broom, mushroom, nail, chain, slug, orange""".split(','))
 
-# %% ../nbs/00_data.ipynb #54945496
+# %% ../nbs/00_data.ipynb #f8192ac9
 _tiny_label = {w: i for i, o in enumerate(_tiny_wnids) for w in (o, _tiny_original.get(o, o))}
 
 def _tiny_class(wnid, words=()):
     "A name to read for `wnid`; what is no wnid of ours is looked up in `words`, or stays as it is"
     return tiny_imagenet_classes[_tiny_label[wnid]] if wnid in _tiny_label else dict(words).get(wnid, wnid)
 
-# %% ../nbs/00_data.ipynb #6caeb72a
+# %% ../nbs/00_data.ipynb #547c4ad5
 @dataclass
 class _Encoded:
     "A split before decoding"
@@ -539,14 +542,14 @@ def _read_table(file):
             missing = {'image', 'label'} - set(f.schema_arrow.names)
             if missing: raise _table_error(file, f"expected the columns image and label, got {', '.join(f.schema_arrow.names)}")
             table = f.read(columns=['image', 'label'])
-        return _label_names(about), table['image'].combine_chunks().field('bytes').to_pylist(), table['label'].to_pylist()
+        return _label_names(about), [b for o in table['image'].chunks for b in o.field('bytes').to_pylist()], table['label'].to_pylist()
     except DataError: raise
     except (pa.ArrowException, OSError, ValueError, AttributeError, KeyError) as e:
         raise _table_error(file, f"unreadable as parquet with encoded pictures ({str(e)[:100]})") from e
 
 def _label_names(about): return about.get('info', {}).get('features', {}).get('label', {}).get('names')
 
-# %% ../nbs/00_data.ipynb #16d7125d
+# %% ../nbs/00_data.ipynb #238aa89a
 def _jpeg(x):
     "uint8 (3, H, W) as the bytes of a JPEG file"
     from PIL import Image
@@ -577,7 +580,7 @@ def write_shapes_parquet(
         _write_table(Path(folder)/f'{split}-00000-of-00001.parquet', map(_jpeg, ds.images), ds.labels.tolist(), ds.classes)
     return Path(folder)
 
-# %% ../nbs/00_data.ipynb #cfec0a92
+# %% ../nbs/00_data.ipynb #7344bce6
 def _read_tables(files):
     "Class names and both splits from parquet `files`, a list of paths for each split"
     names, splits = {}, {}
@@ -597,7 +600,7 @@ def _row_of(rows, i):
     file, start = next(o for o in reversed(rows) if o[1] <= i)
     return f"{file}: row {i - start}"
 
-# %% ../nbs/00_data.ipynb #52a1a6df
+# %% ../nbs/00_data.ipynb #a3ec8b46
 def _read_archive(folder):
     "The same from the folder that the original archive unpacks to"
     wnids = sorted((o.name for o in (folder/'train').iterdir() if (o/'images').is_dir()), key=lambda o: _tiny_wnids[_tiny_label[o]] if o in _tiny_label else o)
@@ -615,7 +618,7 @@ def _read(file):
     try: return file.read_bytes()
     except OSError as e: raise DataError(f"{file}: the picture can't be read ({e.strerror}); unpack the archive again") from e
 
-# %% ../nbs/00_data.ipynb #ea0857fc
+# %% ../nbs/00_data.ipynb #27bea980
 def _tiny_gate(names, splits):
     "Raise a `DataError` unless every split has pictures of every class and nothing else"
     for split, o in splits.items():
@@ -630,7 +633,7 @@ def _sorted_by_content(o):
     "The indices of an encoded split in an order that depends on its pictures only"
     return sorted(range(len(o.blobs)), key=lambda i: (hashlib.blake2b(o.blobs[i], digest_size=16).digest(), o.labels[i]))
 
-# %% ../nbs/00_data.ipynb #ae44f162
+# %% ../nbs/00_data.ipynb #a60a6105
 _chunk, _mark, _page = 64, b'slowai images 1\n', 4096
 
 def _decode(o, i):
@@ -658,7 +661,7 @@ def _write_pictures(f, fingerprint, names, splits):
     manifest = json.dumps(dict(fingerprint=fingerprint, names=list(names), splits=entries)).encode()
     f.write(manifest); f.write(struct.pack('<QI4x', len(manifest), zlib.crc32(manifest))); f.write(_mark)
 
-# %% ../nbs/00_data.ipynb #a01b04d4
+# %% ../nbs/00_data.ipynb #090dadce
 class _BadCache(Exception):
     "A file of decoded pictures that can't be used; the message says why"
 
@@ -691,14 +694,14 @@ def _open_cache(file, fingerprint, verify=False):
     except FileNotFoundError: return None
     except (OSError, ValueError, KeyError, TypeError) as e: raise _BadCache(f"it can't be read ({str(e)[:80]})") from e
 
-# %% ../nbs/00_data.ipynb #1bd82124
+# %% ../nbs/00_data.ipynb #c462d7cb
 def _cache_folder(folder=None):
     "Where decoded pictures are kept"
     if folder or os.environ.get('SLOWAI_CACHE'): return Path(folder or os.environ['SLOWAI_CACHE']).expanduser()
     if sys.platform == 'darwin': return Path.home()/'Library'/'Caches'/'slowai'
     return Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache').expanduser()/'slowai'
 
-# %% ../nbs/00_data.ipynb #29062ac4
+# %% ../nbs/00_data.ipynb #0ca7001b
 @contextmanager
 def _locked(file):
     "Hold the lock of `file`, which another process may hold now; a dead process holds nothing"
@@ -725,7 +728,7 @@ def _build_cache(file, fingerprint, names, splits):
         raise
     finally: tmp.unlink(missing_ok=True)
 
-# %% ../nbs/00_data.ipynb #0bafe810
+# %% ../nbs/00_data.ipynb #5d370e55
 def _cached(key, fingerprint, read, verify=False, cache_dir=None):
     "Names and decoded splits of the source called `key`, out of its file; `read` gives the encoded ones if there is no good file yet"
     file = _cache_folder(cache_dir)/f'tiny-imagenet-{hashlib.sha256(key.encode()).hexdigest()[:12]}.bin'
@@ -744,7 +747,7 @@ def _cached(key, fingerprint, read, verify=False, cache_dir=None):
         return _open_cache(file, fingerprint, verify)
     except OSError as e: raise DataError(f"cache_dir: can't write in {file.parent} ({e.strerror or e}); set $SLOWAI_CACHE to a folder that can be written") from e
 
-# %% ../nbs/00_data.ipynb #135c25a6
+# %% ../nbs/00_data.ipynb #eb625c63
 def _ends(file, n=2**16):
     "Name, size, time and both ends of a file"
     with open(file, 'rb') as f:
@@ -758,7 +761,7 @@ def _source_fingerprint(files, folder):
     else: marks = [f'{o.name} {o.stat().st_mtime_ns}'.encode() for o in sorted([*folder.glob('train/*/images'), *folder.glob('val/*')])]
     return hashlib.sha256(b'\0'.join(marks)).hexdigest()
 
-# %% ../nbs/00_data.ipynb #b0e73f06
+# %% ../nbs/00_data.ipynb #3456bcb7
 def _tiny_files(folder):
     "The parquet files of each split in `folder` itself, None if there is none; a `DataError` if one split is missing"
     files = {split: sorted(folder.glob(f'{split}*.parquet')) for split in ('train', 'valid')}
@@ -788,7 +791,7 @@ def _words(file):
     if not file.is_file(): return {}
     return {k: v.split(',')[0] for k, v in (o.split('\t', 1) for o in file.read_text().splitlines() if '\t' in o)}
 
-# %% ../nbs/00_data.ipynb #6571ba8b
+# %% ../nbs/00_data.ipynb #a43e21d6
 _tiny_repo, _tiny_revision = 'zh-plus/tiny-imagenet', '5a77092c28e51558c5586e9c5eb71a7e17a5e43f'
 _tiny_hub_names = {'train': 'data/train-00000-of-00001-1359597a978bc4fa.parquet', 'valid': 'data/valid-00000-of-00001-70d52db3c749a935.parquet'}
 
@@ -805,7 +808,7 @@ def _tiny_from_hub(verify, revision, timeout, cache_dir=None):
 _tiny_remedy = ("Any of these helps: set $SLOWAI_DATA to a folder that holds tiny-imagenet/ with train*.parquet and valid*.parquet, or with what the "
                 "original archive unpacks to; or go online once (150 MB).")
 
-# %% ../nbs/00_data.ipynb #387dd80d
+# %% ../nbs/00_data.ipynb #3e3a7573
 def load_tiny_imagenet(
     path:str|Path|None=None,       # folder of parquet files or of the unpacked archive; None looks in the usual places
     verify:bool=False,             # check every decoded picture against its checksum, not only a few; seconds instead of milliseconds
@@ -825,7 +828,7 @@ def load_tiny_imagenet(
     if path is not None: raise DataError(f"path: expected a folder with Tiny ImageNet, but {tried['path']}; leave it out to look in the usual places")
     raise DataMissingError('\n'.join(["Tiny ImageNet was not found.", *(f"- {k}: {e}" for k, e in tried.items()), _tiny_remedy]))
 
-# %% ../nbs/00_data.ipynb #c9f3af4f
+# %% ../nbs/00_data.ipynb #3fa3be4a
 def tiny_imagenet_or_shapes(
     path:str|Path|None=None, # as in `load_tiny_imagenet`
 )->dict[str, ImageSet]: # 'train' and 'valid'

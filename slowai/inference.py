@@ -40,7 +40,7 @@ from .data import DataError
 from .learner import Learner, Normalize, check_count, show_table, write_atomically
 from .resnet import CNN, Conv, DeeperCNN, DoubleConvBlock, ResidualConvBlock, timm_model
 
-# %% ../nbs/07_inference.ipynb #6e13c6a4
+# %% ../nbs/07_inference.ipynb #d92ee2c8
 architectures = dict(cnn=CNN.kaiming, deeper=partial(DeeperCNN.kaiming, block=Conv),
     residual=partial(DeeperCNN.kaiming, block=ResidualConvBlock), double=partial(DeeperCNN.kaiming, block=DoubleConvBlock))
 
@@ -53,7 +53,7 @@ def pick(
     if key not in table: raise ValueError(f"{name}: expected one of {', '.join(table)}, got {key!r}")
     return table[key]
 
-# %% ../nbs/07_inference.ipynb #f38cd679
+# %% ../nbs/07_inference.ipynb #70765002
 def build_model(
     model:str, # one of `architectures`, or 'timm:' and a timm name
     n_outputs:int, # number of classes
@@ -67,7 +67,7 @@ def build_model(
     try: return build(n_outputs=n_outputs, c_in=c_in, **args)
     except TypeError as e: raise ValueError(f"args: {model} can't be built with {args} ({e})") from e
 
-# %% ../nbs/07_inference.ipynb #a40aa8ca
+# %% ../nbs/07_inference.ipynb #2c83f891
 @dataclass
 class Classifier:
     "A network with all that stands between a picture and a name"
@@ -91,7 +91,7 @@ class Classifier:
     def c_in(self): return self.norm.mean.numel()
     def __repr__(self): return f"Classifier({self.arch}: {self.c_in}×{self.size[0]}×{self.size[1]} → {len(self.classes)} classes)"
 
-# %% ../nbs/07_inference.ipynb #64e894c5
+# %% ../nbs/07_inference.ipynb #aa52a698
 @patch(cls_method=True)
 def of(cls:Classifier,
     learn:Learner, # after its fit, with `DataLoaders` of `ImageSet`s
@@ -105,7 +105,7 @@ def of(cls:Classifier,
     known = dict(classes=data.classes, norm=norm, size=data.images.shape[2:], data=data.name, record=getattr(learn, 'record', None))
     return cls(learn.model, arch, **{**known, **kwargs})
 
-# %% ../nbs/07_inference.ipynb #85839443
+# %% ../nbs/07_inference.ipynb #b2843846
 _file_format = 1
 _same_each_time = 'name seed epochs acc_last acc_best loss_last train_acc_last params mmacs'.split()
 
@@ -127,7 +127,7 @@ def _fingerprint_of(tensors, about):
         sha.update(f'{k} {t.dtype} {tuple(t.shape)}'.encode()); sha.update(t.reshape(-1).view(torch.uint8).numpy())
     return sha.hexdigest()
 
-# %% ../nbs/07_inference.ipynb #20122dea
+# %% ../nbs/07_inference.ipynb #429588f6
 def _saved_path(path):
     path = Path(path)
     return path if path.suffix == '.safetensors' else path/'model.safetensors'
@@ -148,7 +148,7 @@ def save_model(
     write_atomically(path.with_suffix('.json'), json.dumps(beside, indent=1) + '\n')
     return path
 
-# %% ../nbs/07_inference.ipynb #94a734c4
+# %% ../nbs/07_inference.ipynb #2bc516a0
 def _read_header(path, raw):
     "The description in a safetensors file, as a dict"
     n = int.from_bytes(raw[:8], 'little')
@@ -165,7 +165,7 @@ def _read_header(path, raw):
     except (KeyError, TypeError): raise DataError(f"{path}: weights without a description; save_model writes it with them") from None
     except ValueError as e: raise bad(f"its description is damaged ({e})") from e
 
-# %% ../nbs/07_inference.ipynb #910265c6
+# %% ../nbs/07_inference.ipynb #146d166c
 def _read_saved(path):
     "Weights and description of a saved model, checked against its SHA-256"
     path = _saved_path(path)
@@ -182,7 +182,7 @@ def _read_saved(path):
         raise DataError(f"{path}: the contents don't match their SHA-256: changed or damaged; copy it anew, or save the model again")
     return tensors, about
 
-# %% ../nbs/07_inference.ipynb #744c73da
+# %% ../nbs/07_inference.ipynb #f0e27598
 def _some(names): return f"{', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
 
 def _check_weights(model, tensors, path):
@@ -194,7 +194,7 @@ def _check_weights(model, tensors, path):
     wrong = [f'{what}: {_some(keys)}' for what,keys in dict(missing=missing, unexpected=extra, shapes=other).items() if keys]
     if wrong: raise DataError(f"{path}: the weights don't fit this architecture; {'; '.join(wrong)}")
 
-# %% ../nbs/07_inference.ipynb #1b05ef9e
+# %% ../nbs/07_inference.ipynb #35d4903f
 def load_model(
     path:str|Path, # a folder or file that `save_model` wrote
     device:str|torch.device='cpu', # where the network goes
@@ -214,7 +214,7 @@ def load_model(
     model.load_state_dict(tensors)
     return Classifier(model.eval().to(device), arch, classes, norm, size, args, about.get('data', ''), about.get('results'))
 
-# %% ../nbs/07_inference.ipynb #8c6295bd
+# %% ../nbs/07_inference.ipynb #1065e528
 _fits = ('crop', 'squash')
 
 def _fit_channels(x, c_in):
@@ -235,7 +235,7 @@ def _fit_size(x, size, fit):
     elif h*W != w*H: how = ', squashed'
     return F.interpolate(x, size=(H, W), mode='bilinear', antialias=True), f'{h}×{w} → {H}×{W}{how}'
 
-# %% ../nbs/07_inference.ipynb #9826c584
+# %% ../nbs/07_inference.ipynb #3f4d8364
 def _open_picture(path):
     "A picture file as PIL opens it"
     try:
@@ -253,7 +253,7 @@ def _pil_tensor(im):
     a = np.array(im if im.mode == 'L' else im.convert('L' if im.mode == '1' else 'RGB'), dtype=np.float32)
     return torch.from_numpy(a)[None, None] if a.ndim == 2 else torch.from_numpy(a).permute(2, 0, 1)[None]
 
-# %% ../nbs/07_inference.ipynb #3e6da47c
+# %% ../nbs/07_inference.ipynb #cd324797
 def _tensor_pictures(x):
     "A tensor of pictures as floats 0…255, (N, C, H, W)"
     if x.dim() == 2: x = x[None]
@@ -268,7 +268,7 @@ def _tensor_pictures(x):
         "normalised already, use predict_loader")
     return x.float()*255
 
-# %% ../nbs/07_inference.ipynb #79116115
+# %% ../nbs/07_inference.ipynb #cf7dde14
 def _mirror(x): return x.flip(-1)
 
 @patch
@@ -288,7 +288,7 @@ def probs(self:Classifier,
     if not all(s.isfinite().all() for s in scores): raise FloatingPointError("the network's scores are not finite; are its weights?")
     return torch.stack([s.softmax(1) for s in scores]).mean(0).cpu()
 
-# %% ../nbs/07_inference.ipynb #3a995104
+# %% ../nbs/07_inference.ipynb #182fd35b
 @dataclass(repr=False)
 class Predictions:
     "Answers about some pictures: `p[i]` is a list of (name, probability), most likely first"
@@ -309,7 +309,7 @@ class Predictions:
     def dicts(self): return [dict(picture=s, top=[dict(name=n, probability=round(p, 6)) for n,p in self[i]], changes=c)
         for i,(s,c) in enumerate(zip(self.sources, self.changes))]
 
-# %% ../nbs/07_inference.ipynb #d6ea4ccf
+# %% ../nbs/07_inference.ipynb #51172f6a
 @patch
 def text(self:Predictions,
     n:int|None=None, # pictures to show; None: all
@@ -322,6 +322,7 @@ def text(self:Predictions,
 @patch
 def __repr__(self:Predictions): return '\n'.join([self.text(20), *(f'skipped: {why}' for why in self.skipped.values())])
 
+# %% ../nbs/07_inference.ipynb #070c083d
 def _png(x):
     buf = BytesIO()
     Image.fromarray((x[0] if len(x) == 1 else x.permute(1, 2, 0)).numpy()).save(buf, 'PNG')
@@ -337,7 +338,7 @@ def _repr_html_(self:Predictions):
     more = [f'<tr><td></td><td>… and {len(self) - 20:,} more</td></tr>'] if len(self) > 20 else []
     return f"<table>{''.join(rows + more)}</table>" + ''.join(f'<div>skipped: {html.escape(w)}</div>' for w in self.skipped.values())
 
-# %% ../nbs/07_inference.ipynb #5689b39e
+# %% ../nbs/07_inference.ipynb #61762ffa
 _suffixes = ('.png', '.jpg', '.jpeg', '.gif', '.bmp', '.webp', '.tif', '.tiff')
 
 def _pictures(what, skipped):
@@ -347,7 +348,7 @@ def _pictures(what, skipped):
         if not files: raise DataError(f"{what}: the folder holds no pictures ({' '.join(_suffixes)})")
         for o in files:
             try: yield o.name, _pil_tensor(_open_picture(o))
-            except DataError as e: skipped[o.name] = str(e)
+            except DataError as e: skipped[o.name] = str(e).replace(str(o), o.name)
     elif isinstance(what, (str, Path)): yield str(what), _pil_tensor(_open_picture(what))
     elif isinstance(what, Image.Image): yield 'picture', _pil_tensor(what)
     elif isinstance(what, torch.Tensor): yield 'picture', _tensor_pictures(what)
@@ -355,12 +356,13 @@ def _pictures(what, skipped):
         for o in what: yield from _pictures(o, skipped)
     else: raise TypeError(f"what: expected a picture (PIL), a path, a folder, a tensor or a list of these, got {type(what).__name__}")
 
-# %% ../nbs/07_inference.ipynb #5ffb7ac1
+# %% ../nbs/07_inference.ipynb #a500614b
 def _as_classifier(clf):
     if isinstance(clf, Classifier): return clf
     if isinstance(clf, (str, Path)): return load_model(clf)
     raise TypeError(f"clf: expected a Classifier or the path of a saved one, got {type(clf).__name__}; Classifier.of(learn, …) makes one")
 
+# %% ../nbs/07_inference.ipynb #31298242
 def predict(
     clf:Classifier|str|Path, # a classifier, or a folder or file that `save_model` wrote
     what, # a PIL image, a path, a folder, a tensor (uint8 0…255 or float 0…1), or a list of these
@@ -385,7 +387,7 @@ def predict(
     probs = torch.cat([clf.probs(clf.norm(o.clone()), tta) for o in xs.split(bs)])
     return Predictions(probs, clf.classes, k, xs.round().clamp(0, 255).byte(), sources, changes, skipped)
 
-# %% ../nbs/07_inference.ipynb #aaf486a5
+# %% ../nbs/07_inference.ipynb #b2d37528
 def predict_loader(
     clf:Classifier|str|Path, # a classifier, or the path of a saved one
     dl, # batches of (normalised images, labels), such as `dls['test']`
@@ -397,7 +399,7 @@ def predict_loader(
     if not parts: raise ValueError("dl: the loader is empty")
     return tuple(torch.cat(o) for o in zip(*parts))
 
-# %% ../nbs/07_inference.ipynb #140858a5
+# %% ../nbs/07_inference.ipynb #9266150f
 def one_line_errors(
     f:Callable, # a command's function
     name:str, # of the command
@@ -411,7 +413,7 @@ def one_line_errors(
             raise SystemExit(2) from None
     return g
 
-# %% ../nbs/07_inference.ipynb #572c8e2d
+# %% ../nbs/07_inference.ipynb #a7c9e1e8
 def _say(p, as_json): show_table(json.dumps(p.dicts(), indent=1) if as_json else p.text(), 'log')
 
 def predict_command(
@@ -429,7 +431,7 @@ def predict_command(
 
 slowai_predict = call_parse(one_line_errors(predict_command, 'slowai_predict'))
 
-# %% ../nbs/07_inference.ipynb #e10b90df
+# %% ../nbs/07_inference.ipynb #4aa61623
 class Deployed(nn.Module):
     "uint8 pictures (N, C, H, W) in, probabilities (N, n_classes) out"
     def __init__(self,
@@ -451,7 +453,7 @@ def _agree(clf, run, what, atol=1e-4):
         off = (torch.as_tensor(run(x)) - clf.probs(clf.norm(x))).abs().max().item()
         if not off <= atol: raise RuntimeError(f"{what}: its probabilities differ from the network's by {off:.2g}, more than {atol:g}")
 
-# %% ../nbs/07_inference.ipynb #21975b53
+# %% ../nbs/07_inference.ipynb #ec38aade
 def _on_cpu(clf):
     return Classifier(deepcopy(clf.model).cpu().to(memory_format=torch.contiguous_format), clf.arch, clf.classes, clf.norm, clf.size)
 
@@ -470,7 +472,7 @@ def export_program(
     write_atomically(path, buf.getvalue())
     return Path(path)
 
-# %% ../nbs/07_inference.ipynb #f6290d23
+# %% ../nbs/07_inference.ipynb #572fc6f2
 def _need(*packages):
     missing = [o for o in packages if find_spec(o) is None]
     if missing: raise ImportError(f"this needs {', '.join(missing)}: pip install {' '.join(missing)}")
@@ -492,7 +494,7 @@ def export_onnx(
     write_atomically(path, raw)
     return Path(path)
 
-# %% ../nbs/07_inference.ipynb #f7e30d3b
+# %% ../nbs/07_inference.ipynb #61f7217e
 def _class_rows(probs, labels, classes):
     n, guess = len(classes), probs.argmax(1)
     counts = torch.bincount(labels*n + guess, minlength=n*n).view(n, n)
@@ -506,7 +508,7 @@ def _table(head, rows):
     lines = [head, ['--']*len(head), *rows]
     return '\n'.join('| ' + ' | '.join(str(o).replace('|', '\\|') for o in l) + ' |' for l in lines)
 
-# %% ../nbs/07_inference.ipynb #dec7d995
+# %% ../nbs/07_inference.ipynb #2d212bf3
 def model_card(
     clf:Classifier|str|Path, # a classifier, or the path of a saved one
     dl=None, # evaluation batches of (normalised images, labels); None: no table by class
@@ -528,7 +530,7 @@ def model_card(
         ', '.join(f'{k} {v}' for k,v in about['versions'].items()) + '.']
     return '\n\n'.join(parts) + '\n'
 
-# %% ../nbs/07_inference.ipynb #ff3f8767
+# %% ../nbs/07_inference.ipynb #26e6f205
 def _nums(v): return ', '.join(f'{o:.4f}' for o in v)
 
 def _results(r):
@@ -546,11 +548,12 @@ def _recipe(r):
 
 def _limits(clf):
     shape = f"{clf.size[0]}×{clf.size[1]} pixels and {clf.c_in} channel{'s'*(clf.c_in > 1)}"
-    return '\n'.join([f"- It always answers with one of its {len(clf.classes)} classes, whatever the picture shows, and can be sure and wrong.",
+    return '\n'.join([f"- It always answers with one of its {len(clf.classes)} classes, even where the picture shows none.",
         f"- It knows pictures like those it was trained on ({clf.data or 'not recorded'}); on others the accuracy above promises nothing.",
         f"- Pictures are brought to {shape}; it can't see what is lost.",
         '- The probabilities were not calibrated. The best epoch was picked with the evaluation pictures and flatters; quote the last.'])
 
+# %% ../nbs/07_inference.ipynb #f0764a25
 def save_model_card(
     clf:Classifier|str|Path, # a classifier, or the path of a saved one
     path:str|Path, # such as 'out/README.md'

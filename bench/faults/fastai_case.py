@@ -70,8 +70,8 @@ def disk_full(work):
     err = c.said(fit, learner(work, cbs=[saver(), At(lambda: c.fill(work))]), 2)
     (work/'ballast').unlink()
     files = sorted(o.stem for o in (work/'models').glob('*.pth'))
-    bad, _ = c.attempt(learner(work).load, files[-1], with_opt=True)
-    return f"{err}; with room again, the newest file ({files[-1]}): {bad or 'loads'}"
+    found = ', '.join(f"{o} {c.attempt(learner(work).load, o, with_opt=True)[0] or 'loads'}" for o in files)
+    return f"{err}; with room again: {found}"
 
 
 def nan(work):

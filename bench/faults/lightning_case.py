@@ -69,9 +69,9 @@ def truncated(work):
 def disk_full(work):
     err = c.said(trainer(work, 2, [saver(work), At(lambda: c.fill(work), 7)]).fit, Model(), loader(), valid())
     (work/'ballast').unlink()
-    newest = max((work/'ckpt').glob('*.ckpt'), key=lambda o: o.stat().st_mtime_ns)
-    bad, _ = c.attempt(Model.load_from_checkpoint, newest, weights_only=False)
-    return f"{err}; with room again, the newest file ({newest.stem}): {bad or 'loads'}"
+    files = sorted((work/'ckpt').glob('*.ckpt'))
+    found = ', '.join(f"{o.stem} {c.attempt(Model.load_from_checkpoint, o, weights_only=False)[0] or 'loads'}" for o in files)
+    return f"{err}; with room again: {found}"
 
 
 def nan(work):

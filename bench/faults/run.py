@@ -1,7 +1,7 @@
 """The same faults in slowai, fastai and Lightning, each in a process of its own:
 `python bench/faults/run.py --others PYTHON [--only FAULT …]`
 
-PYTHON is an interpreter with fastai==2.8.12 and lightning==2.6.6. Writes results/faults.json: what was observed, in words, for page 07.
+PYTHON is an interpreter with fastai==2.8.12 and lightning==2.6.6. Writes results/bench_faults.json: what was observed, in words, for page 07.
 The full disk is a small tmpfs, which only root can mount; without it that row is left as it was."""
 import argparse
 import json
@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-OUT = HERE.parent.parent/'results/faults.json'
+OUT = HERE.parent.parent/'results/bench_faults.json'
 FAULTS = dict(
     kill='kill -9 in mid-epoch, then go on', term='SIGTERM in mid-epoch, then go on', truncated='the checkpoint is cut in half',
     disk_full='the disk is full while saving', hostile='a pickle that runs code', nan='a NaN in one picture', label='a label out of range',
@@ -36,7 +36,8 @@ def observe(python, framework, fault, work):
 def tidy(text, work):
     "No places of this machine, no addresses in memory, no process numbers"
     text = text.replace(str(work), '…')
-    text = re.sub(r'(/[\w.+-]+){2,}/', '…/', text)
+    text = re.sub(r'(?<![:/\w…])(/[\w.+-]+){2,}/', '…/', text)
+    text = re.sub(rf'{tempfile.gettempdir()}/[\w.]*', '…', text)
     return re.sub(r'0x[0-9a-f]{6,}', '0x…', text)
 
 

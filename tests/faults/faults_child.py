@@ -1,6 +1,6 @@
 """The run that the tests in this folder kill, starve and damage: a small one, with everything that a checkpoint must hold.
 
-Also a script, `python faults_child.py FOLDER OUT [slow]`, for the tests that need a process of its own."""
+Also a script, `python faults_child.py FOLDER OUT [slow] [all]`, for the tests that need a process of its own."""
 import ctypes
 import os
 import signal
@@ -11,9 +11,10 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from slowai.checkpoint import CheckpointCB, EMACB
-from slowai.learner import BestModelCB, Callback, EarlyStopCB, GradientAccumulationCB, GradientClipCB, set_seed, shapes_dls, train_1cycle
 from torch import nn
+
+from slowai.checkpoint import EMACB, CheckpointCB
+from slowai.learner import BestModelCB, Callback, EarlyStopCB, GradientAccumulationCB, GradientClipCB, set_seed, shapes_dls, train_1cycle
 
 EVERY = 4   # training batches between checkpoints; an epoch has 12 batches and 6 optimiser steps
 SKIP = 77   # exit status: this system doesn't let us try that
@@ -21,7 +22,8 @@ SKIP = 77   # exit status: this system doesn't let us try that
 
 def network(width=6):
     "Dropout draws random numbers, BatchNorm keeps statistics"
-    return nn.Sequential(nn.Conv2d(1, width, 3, 2, 1), nn.BatchNorm2d(width), nn.ReLU(), nn.Flatten(), nn.Dropout(.3), nn.Linear(36*width, 10))
+    return nn.Sequential(nn.Conv2d(1, width, 3, 2, 1), nn.BatchNorm2d(width), nn.ReLU(), nn.Flatten(), nn.Dropout(.3),
+        nn.Linear(36*width, 10))
 
 
 class At(Callback):
@@ -48,19 +50,19 @@ def sig(*signums):
 def kill(): os.kill(os.getpid(), signal.SIGKILL)
 
 
-def kill_in(name, which, nth=1, half=False):
-    "Let the process die in the `nth` call of `os.<name>` about a file whose name holds `which`, before that call does anything"
-    real, seen = getattr(os, name), []
+def kill_in(call, which, nth=1, half=False):
+    "Let the process die in the `nth` call of `os.<call>` about a file whose name holds `which`, before that call does anything"
+    real, seen = getattr(os, call), []
 
     def deadly(*args, **kwargs):
-        files = [os.readlink(f'/proc/self/fd/{o}') if name == 'fsync' else str(o) for o in args if isinstance(o, (int, str, os.PathLike))]
+        files = [os.readlink(f'/proc/self/fd/{o}') if call == 'fsync' else str(o) for o in args if isinstance(o, (int, str, os.PathLike))]
         if which in Path(files[-1]).name:
             seen.append(1)
             if len(seen) == nth:
                 if half: os.ftruncate(args[0], os.fstat(args[0]).st_size//2)
                 kill()
         return real(*args, **kwargs)
-    setattr(os, name, deadly)
+    setattr(os, call, deadly)
 
 
 def train(folder, out=None, cbs=(), resume=False, every=EVERY, seed=0, data_seed=0, bs=20, width=6, n_epochs=3, opt_func=torch.optim.AdamW,
@@ -70,11 +72,13 @@ def train(folder, out=None, cbs=(), resume=False, every=EVERY, seed=0, data_seed
     set_seed(seed)
     dls = shapes_dls(bs=bs, n_train=230, n_test=60, size=12, seed=data_seed)
     net, ema, best = network(width), EMACB(.9), BestModelCB()
-    cbs = [CheckpointCB(folder, every=every, **kwargs), ema, best, EarlyStopCB(patience=9), GradientAccumulationCB(pieces), GradientClipCB(), *cbs]
+    cbs = [CheckpointCB(folder, every=every, **kwargs), ema, best, EarlyStopCB(patience=9), GradientAccumulationCB(pieces),
+        GradientClipCB(), *cbs]
     recorder, stats = train_1cycle(net, lr, n_epochs, cbs, dls=dls, opt_func=opt_func, device=device, fast=False, resume=resume)
     learn = recorder.learn
-    final = dict(model=net.state_dict(), ema=ema.averaged.state_dict(), history=learn.metrics.history, lrs=recorder.recs['lr'], best=best.best,
-        means=[torch.stack(h.means) for h in stats.hooks], random=torch.get_rng_state(), epochs=len(learn.record['history']))
+    final = dict(model=net.state_dict(), ema=ema.averaged.state_dict(), history=learn.metrics.history, lrs=recorder.recs['lr'],
+        best=best.best, epochs=len(learn.record['history']), means=[torch.stack(h.means) for h in stats.hooks],
+        random=torch.get_rng_state())
     if out: torch.save(final, out)
     return final
 
@@ -84,8 +88,8 @@ def train(folder, out=None, cbs=(), resume=False, every=EVERY, seed=0, data_seed
 def killed(folder, out=None, **place): train(folder, out, [At(kill, **place)], resume=True)
 
 
-def killed_in(folder, out=None, **call):
-    kill_in(**call)
+def killed_in(folder, out=None, **moment):
+    kill_in(**moment)
     train(folder, out, resume=True)
 
 
@@ -103,6 +107,11 @@ def caught(folder, out, signum):
     try: signalled(folder, None, [signum], epoch=1, batch=5)
     except (KeyboardInterrupt, SystemExit) as e: print(f'caught {type(e).__name__}: {e}')
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    train(folder, out, resume=True)
+
+
+def ascii_only(folder, out):
+    for f in (sys.stdout, sys.stderr): f.reconfigure(encoding='ascii', errors='strict')
     train(folder, out, resume=True)
 
 
@@ -143,10 +152,10 @@ def small_disk(folder, kb):
 
 
 def fill(folder):
-    with open(Path(folder)/'filler', 'wb') as f:
-        try:
-            while True: f.write(bytes(4096)); f.flush()
-        except OSError: f.truncate(f.tell()//4096*4096)
+    fd = os.open(Path(folder)/'filler', os.O_WRONLY | os.O_CREAT)
+    try:
+        while True: os.write(fd, bytes(4096))
+    except OSError: os.close(fd)
 
 
 class Stop(Exception): pass
@@ -199,7 +208,11 @@ def read_only(folder):
 def no_rights(folder):
     Path(folder).mkdir()
     os.chmod(folder, 0o555)
+    if os.getuid() == 0: os.setuid(65534)   # root may write anywhere, nobody may not
     train(folder)
+
+
+def below(folder, out): train(Path(folder)/'a'/'run', out)
 
 
 def vanishing(folder, out):
@@ -219,5 +232,38 @@ def waiting(folder, out, flag):
 def sgd(folder): train(folder, resume=True, opt_func=torch.optim.SGD)
 
 
+def from_a_gpu(folder, out, file):
+    "Make the checkpoint `file` look as if it came from a GPU, as far as that can be done without one; then resume on the CPU"
+    from slowai.checkpoint import read_checkpoint, to_bytes, write_checkpoint
+    payload, tag = read_checkpoint(file), torch.serialization.location_tag
+    payload['circumstances']['device'] = 'cuda'
+    payload['random']['cuda'] = payload['start']['random']['cuda'] = [torch.zeros(16, dtype=torch.uint8)]
+    torch.serialization.location_tag = lambda storage: 'cuda:0'
+    write_checkpoint(file, to_bytes(payload))
+    torch.serialization.location_tag = tag
+    train(folder, out, resume=True)
+
+
+def there_and_back(folder, out):
+    "Half a run on the GPU, the other half on the CPU"
+    try: train(folder, device='cuda', cbs=[At(stop, epoch=1, batch=5)])
+    except Stop: train(folder, out, resume=True)
+
+
+def gpu_only(folder, out, broken):
+    os.environ['CUBLAS_WORKSPACE_CONFIG'] = ':4096:8'
+    torch.use_deterministic_algorithms(True)
+    try: train(folder, out, device='cuda', cbs=[At(stop, epoch=1, batch=5)]*broken)
+    except Stop: train(folder, out, device='cuda', resume=True)
+
+
+class Extra(Callback): saved, thing = ('thing',), 1
+class Odd(Callback): saved, thing = ('thing',), Path('x')
+
+
+def another_callback(folder): train(folder, resume=True, cbs=[Extra()])
+def unsavable_callback(folder): train(folder, cbs=[Odd()])
+
+
 if __name__ == '__main__':
-    train(*sys.argv[1:3], cbs=[Slow()]*('slow' in sys.argv), resume=True)
+    train(*sys.argv[1:3], cbs=[Slow()]*('slow' in sys.argv), keep=99 if 'all' in sys.argv else 2, resume=True)

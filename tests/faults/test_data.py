@@ -211,7 +211,7 @@ class Faulty(BatchedSet):
         return list(zip(*super().__getitems__(idxs), strict=True))
 
 
-def die(in_worker): assert in_worker; os._exit(7)
+def die(in_worker): assert in_worker; time.sleep(1); os._exit(7)   # when the batches before it have gone over
 def hang(in_worker): assert in_worker; time.sleep(5)
 def fail(in_worker): raise OSError('a damaged picture')
 

@@ -6,7 +6,7 @@ import subprocess
 import time
 
 import pytest
-from runs import SETTINGS, assert_same, finish, python, resume, run, saved, start, undisturbed
+from runs import SETTINGS, assert_same, finish, python, resume, run, saved, start
 
 INT, TERM = int(signal.SIGINT), int(signal.SIGTERM)
 
@@ -35,20 +35,21 @@ def test_kill_9(tmp_path, place):
 
 
 SAVES = {
-    'while a checkpoint is half written': dict(name='fsync', which='.pt.', nth=4, half=True),
-    'between writing and renaming': dict(name='replace', which='.pt', nth=4),
-    'before the digest has its name': dict(name='replace', which='.pt.sha256', nth=3),
-    'between digest and checkpoint': dict(name='fsync', which='-batch8.pt.', nth=2),
-    'between renaming and deleting the old': dict(name='unlink', which='checkpoint-', nth=2),
-    'while the best is linked': dict(name='link', which='best-'),
-    'in the trial before step one': dict(name='fsync', which='.checkpoint-'),
-    'in the last save': dict(name='replace', which='finished.pt'),
+    'while a checkpoint is half written': dict(call='fsync', which='.pt.', nth=4, half=True),
+    'between writing and renaming': dict(call='replace', which='.pt', nth=4),
+    'before the digest has its name': dict(call='replace', which='.pt.sha256', nth=3),
+    'between digest and checkpoint': dict(call='fsync', which='-batch8.pt.', nth=2),
+    'between renaming and deleting the old': dict(call='unlink', which='checkpoint-'),
+    'between deleting the old and its digest': dict(call='unlink', which='checkpoint-', nth=2),
+    'while the best is linked': dict(call='link', which='best-'),
+    'in the trial before step one': dict(call='fsync', which='.checkpoint-'),
+    'in the last save': dict(call='replace', which='finished.pt'),
 }
 
 
-@pytest.mark.parametrize('call', SAVES.values(), ids=SAVES)
-def test_kill_9_in_a_save(tmp_path, call):
-    assert run('killed_in', tmp_path/'run', **call).code == -signal.SIGKILL
+@pytest.mark.parametrize('moment', SAVES.values(), ids=SAVES)
+def test_kill_9_in_a_save(tmp_path, moment):
+    assert run('killed_in', tmp_path/'run', **moment).code == -signal.SIGKILL
     res = resume(tmp_path/'run')
     assert 'UserWarning' not in res.said   # nothing was damaged, so nobody has to be told
     assert_same(res.final)
@@ -119,7 +120,8 @@ def test_ctrl_c(tmp_path):
     assert_same(resume(tmp_path/'run').final)
 
 
-@pytest.mark.parametrize('signums, code', [([INT, INT], 1), ([TERM, TERM], 143), ([INT, TERM], 143)], ids=['Ctrl-C', 'SIGTERM', 'one of each'])
+@pytest.mark.parametrize('signums, code', [([INT, INT], 1), ([TERM, TERM], 143), ([INT, TERM], 143)],
+    ids=['Ctrl-C', 'SIGTERM', 'one of each'])
 def test_the_second_stops_at_once(tmp_path, signums, code):
     res = run('signalled', tmp_path/'run', signums=signums, epoch=1, batch=5, order=100)
     assert res.code == code and 'stopped at once; the step under way is lost' in res.said
@@ -140,23 +142,24 @@ def test_beside_the_main_thread(tmp_path): assert_same(run('in_a_thread', tmp_pa
 
 
 def test_signals_from_outside(tmp_path):
-    "Real programs, told to stop by another one; one of them writes to a pipe that knows only ASCII"
-    env = {**os.environ, **SETTINGS, 'PYTHONIOENCODING': 'ascii'}
-    names = {'term': signal.SIGTERM, 'int': signal.SIGINT}
-    start = {k: subprocess.Popen(python(tmp_path/k, tmp_path/f'{k}.out', 'slow'), env=env, stdout=-1, stderr=subprocess.STDOUT, text=True) for k in names}
-    until = time.monotonic() + 60
-    for k, p in start.items():
+    "Real programs, told to stop by another one"
+    env, until = {**os.environ, **SETTINGS}, time.monotonic() + 60
+    def program(k, *args):
+        return subprocess.Popen(python(tmp_path/k, tmp_path/f'{k}.out', *args), env=env, stdout=-1, stderr=subprocess.STDOUT, text=True)
+    both = {k: program(k, 'slow') for k in ('SIGTERM', 'SIGINT')}
+    for k, p in both.items():
         while not saved(tmp_path/k) and p.poll() is None and time.monotonic() < until: time.sleep(.05)
-        p.send_signal(names[k])
-    said = {k: p.communicate(timeout=60)[0] for k, p in start.items()}
-    assert start['term'].returncode == 143 and 'SIGTERM: stopped at epoch' in said['term']
-    assert start['int'].returncode == -signal.SIGINT and 'KeyboardInterrupt: stopped at epoch' in said['int']
-    again = {k: subprocess.Popen(python(tmp_path/k, tmp_path/f'{k}.out'), env=env, stdout=-1, stderr=subprocess.STDOUT, text=True) for k in names}
-    import torch
-    for k, p in again.items():
-        text = p.communicate(timeout=60)[0]
-        assert p.returncode == 0, text
-        assert text.isascii() and '\r' not in text and '\x1b' not in text
-        assert text.startswith('going on from epoch 0, batch ')
-        final = torch.load(tmp_path/f'{k}.out', weights_only=True)
-        assert_same(final, undisturbed())
+        p.send_signal(getattr(signal, k))
+    said = {k: p.communicate(timeout=60)[0] for k, p in both.items()}
+    assert both['SIGTERM'].returncode == 143 and 'SIGTERM: stopped at epoch' in said['SIGTERM']
+    assert both['SIGINT'].returncode == -signal.SIGINT and 'KeyboardInterrupt: stopped at epoch' in said['SIGINT']
+    for k in both: assert_same(resume(tmp_path/k).final)
+
+
+def test_ascii_only(tmp_path):
+    "What a resumed run says into a pipe that knows nothing but ASCII"
+    run('killed', tmp_path/'run', epoch=1, batch=5)
+    res = run('ascii_only', tmp_path/'run')
+    assert res.said.startswith('going on from epoch 1, batch 4 (checkpoint-') and 'epoch 2  train:' in res.said
+    assert res.said.isascii() and '\r' not in res.said and '\x1b' not in res.said
+    assert_same(res.final)
