@@ -332,17 +332,24 @@ def save(self:CheckpointCB, learn, finished=False):
 def _serial(path): return int(path.name.split('-')[1])
 def _newest_first(folder, kind='checkpoint'): return sorted(Path(folder).glob(f'{kind}-*.pt'), key=_serial, reverse=True)
 
-# %% ../nbs/06_checkpoint.ipynb #924fcb9e
+# %% ../nbs/06_checkpoint.ipynb #e9390a49
+@patch
+def beginning(self:CheckpointCB, learn):
+    "What the order of this epoch's images is drawn from"
+    return dict(random=random_states(), generators=_generators(learn, 'train'))
+
+# %% ../nbs/06_checkpoint.ipynb #21855e49
 @patch
 def before_fit(self:CheckpointCB, learn):
     self.active = learn.will_train and not any(isinstance(cb, LRFinderCB) for cb in learn.cbs)
     if not self.active: return
-    self.best = self.best_epoch = self.failed = self.newest = None
+    self.best = self.best_epoch = self.failed = None
     self.spent,self.saves,self.last,self.began,self.outer = 0.,0,0,time.monotonic(),sys.exc_info()[1]
     if self.monitor not in (None, 'loss') and self.monitor not in getattr(getattr(learn, 'metrics', None), 'all_metrics', ()):
         raise ValueError(f"monitor: {self.monitor!r} is no metric of this fit; add MetricsCB(...) with a metric of that name")
     self.facts,self.start,self.n_batches = fingerprint(learn),self.beginning(learn),_len(learn.dls['train'])
     self.point, done = learn.point, bool(learn.point and learn.point.finished)
+    self.newest = self.point and self.point.path
     if learn.point: learn.point.check(self.facts, circumstances(learn))
     self.make_room(learn)
     if done: learn.point.restore(learn)
@@ -351,10 +358,7 @@ def before_fit(self:CheckpointCB, learn):
     self.finished = done
     self.interrupts.install()
 
-@patch
-def beginning(self:CheckpointCB, learn): return dict(random=random_states(), generators=_generators(learn, 'train'))
-
-# %% ../nbs/06_checkpoint.ipynb #cfbd7b5d
+# %% ../nbs/06_checkpoint.ipynb #c0db1494
 @patch
 def make_room(self:CheckpointCB, learn):
     "Make, lock and tidy the folder; raise unless there is room for what will be written"
@@ -365,20 +369,18 @@ def make_room(self:CheckpointCB, learn):
         for p in [*self.folder.glob('.checkpoint-*'), *self.folder.glob('.best-*'), *self.folder.glob('*-*.pt.sha256')]:
             if p.name[0] == '.' or not p.with_suffix('').exists(): p.unlink()
         self.serial = max([_serial(p) for p in old + _newest_first(self.folder, 'best')], default=0) + 1
-        t = time.perf_counter()
-        size = self.try_write(learn)
+        t, size = time.perf_counter(), self.try_write(learn)
     except OSError as e:
         why = f"folder: can't write checkpoints in {str(self.folder)!r} ({e.strerror or e}); make room there, or choose another folder"
         raise ValueError(why) from e
     self.cost = self.spent = time.perf_counter() - t
-    used = sum(p.stat().st_size for p in old)
-    free, need = shutil.disk_usage(self.folder).free, size*(self.keep + 1 + (self.monitor is not None)) - used
-    if free < need:
+    need = size*(self.keep + 1 + (self.monitor is not None)) - sum(p.stat().st_size for p in old)
+    if (free := shutil.disk_usage(self.folder).free) < need:
         raise ValueError(f"folder: {str(self.folder)!r} has {free/1e6:,.1f} MB left, and {self.keep} checkpoints, the best one and the one "
             f"being written need {need/1e6:,.1f} MB; make room, or keep fewer")
     if old and not self.point and 'finished' not in old[0].name:
-        warnings.warn(f"{self.folder} holds checkpoints of a run that isn't finished ({old[0].name}). This run starts afresh and replaces "
-            "them; to go on from them, interrupt it now and use resume=True", stacklevel=2)
+        warnings.warn(f"{self.folder} holds checkpoints of a run that isn't finished ({old[0].name}). This run starts afresh and will "
+            "replace them. To go on from them, use resume=True; to keep them, another folder", stacklevel=2)
 
 # %% ../nbs/06_checkpoint.ipynb #93078241
 @patch
@@ -409,7 +411,7 @@ def after_batch(self:CheckpointCB, learn):
     if learn.training and (stop or self.due(learn)): self.save(learn)
     if stop: self.interrupts.stop(f"stopped at {learn.where()}; resume=True goes on from {self.newest or 'the start'}")
 
-# %% ../nbs/06_checkpoint.ipynb #81af1218
+# %% ../nbs/06_checkpoint.ipynb #7ec89fcf
 @patch
 def cleanup_epoch(self:CheckpointCB, learn):
     "After an evaluation: is this epoch the best so far?"
@@ -419,9 +421,8 @@ def cleanup_epoch(self:CheckpointCB, learn):
     if row['epoch'] != learn.epoch or row['train'] == 'train': return   # an evaluation that didn't come to its end
     if self.best is not None and sign*(row[self.monitor] - self.best) >= 0: return
     self.best,self.best_epoch = row[self.monitor],learn.epoch
-    src = self.newest or getattr(self.point, 'path', None)
-    if src is None or f'-epoch{learn.epoch}-batch{self.n_batches}.pt' not in src.name: return
-    try: self.keep_best(src)
+    if self.newest is None or f'-epoch{learn.epoch}-batch{self.n_batches}.pt' not in self.newest.name: return
+    try: self.keep_best(self.newest)
     except OSError as e: warnings.warn(f"the best checkpoint was not kept: {e.strerror or e}", stacklevel=2)
 
 @patch
@@ -537,15 +538,17 @@ class EMACB(Callback, order=-15):
     def state_dict(self): return self.averaged.state_dict() if self.averaged is not None else {}
     def load_state_dict(self, d): self.averaged.load_state_dict(d)
 
-# %% ../nbs/06_checkpoint.ipynb #7affb2a5
-@patch
-def before_fit(self:EMACB, learn): self.averaged = AveragedModel(learn.model, multi_avg_fn=self.mix, use_buffers=True)
-
+# %% ../nbs/06_checkpoint.ipynb #104ee164
 @patch
 def mix(self:EMACB, averaged, current, n):
+    "Called by `AveragedModel` with the tensors of one dtype"
     weight = 1/(int(self.averaged.n_averaged) + 1) if self.decay is None else 1 - self.decay
     if not averaged[0].is_floating_point(): torch._foreach_copy_(averaged, current)   # counters aren't averaged
     else: torch._foreach_lerp_(averaged, current, weight)
+
+# %% ../nbs/06_checkpoint.ipynb #001ca902
+@patch
+def before_fit(self:EMACB, learn): self.averaged = AveragedModel(learn.model, multi_avg_fn=self.mix, use_buffers=True)
 
 @patch
 def after_step(self:EMACB, learn):

@@ -472,7 +472,7 @@ from concurrent.futures import ThreadPoolExecutor
 # %% ../nbs/00_data.ipynb #df77b44d
 import numpy as np
 
-# %% ../nbs/00_data.ipynb #c6ed9852
+# %% ../nbs/00_data.ipynb #658eae97
 _tiny_wnids = tuple(f'n{o}' for o in """
     01443537 01629819 01641577 01644900 01698640 01742172 01768244 01770393 01774384 01774750 01784675 01882714 01910747 01917289 01944390
     01950731 01983481 01984695 02002724 02056570 02058221 02074367 02094433 02099601 02099712 02106662 02113799 02123045 02123394 02124075
@@ -492,9 +492,9 @@ _tiny_wnids = tuple(f'n{o}' for o in """
 _tiny_original = dict(f'n{o}'.replace('=', '=n').split('=') for o in """
     02666347=02666196 03373237=02190166 04465666=04465501 04598010=04597913 07056680=04067472 07646821=01855672 07647870=03250847
     07657664=07579787 07975909=02206856 08496334=02730930 08620881=03976657 08742578=02085620 12520864=02906734 13001041=07734744
-    13652335=03804744 13652994=02999410 13719102=01945685 14991210=07747607""".split())   # the hub's wnid, and the one in the original archive
+    13652335=03804744 13652994=02999410 13719102=01945685 14991210=07747607""".split())   # hub = archive
 
-# %% ../nbs/00_data.ipynb #a520832e
+# %% ../nbs/00_data.ipynb #81a82d5f
 tiny_imagenet_classes = tuple(' '.join(o.split()) for o in """
     goldfish, European fire salamander, bullfrog, tailed frog, American alligator, boa constrictor, trilobite, scorpion, black
     widow, tarantula, centipede, koala, jellyfish, brain coral, snail, sea slug, American lobster, spiny lobster, black stork, king
@@ -515,14 +515,14 @@ tiny_imagenet_classes = tuple(' '.join(o.split()) for o in """
     cauliflower, bell pepper, lemon, banana, pomegranate, meat loaf, pizza, potpie, espresso, bee, apron, pole, Chihuahua, alp,
     cliff, coral reef, lakeside, seashore, acorn, broom, mushroom, nail, chain, slug, orange""".split(','))
 
-# %% ../nbs/00_data.ipynb #f8192ac9
+# %% ../nbs/00_data.ipynb #54945496
 _tiny_label = {w: i for i, o in enumerate(_tiny_wnids) for w in (o, _tiny_original.get(o, o))}
 
 def _tiny_class(wnid, words=()):
     "A name to read for `wnid`; what is no wnid of ours is looked up in `words`, or stays as it is"
     return tiny_imagenet_classes[_tiny_label[wnid]] if wnid in _tiny_label else dict(words).get(wnid, wnid)
 
-# %% ../nbs/00_data.ipynb #547c4ad5
+# %% ../nbs/00_data.ipynb #4e13368e
 @dataclass
 class _Encoded:
     "A split before decoding"
@@ -530,6 +530,7 @@ class _Encoded:
     labels: list   # int of each picture
     place: Callable # index → where that picture was found, in words
 
+# %% ../nbs/00_data.ipynb #70e53aae
 def _table_error(file, what): return DataError(f"{file}: {what}; {_renew(file)}")
 
 def _read_table(file):
@@ -549,7 +550,7 @@ def _read_table(file):
 
 def _label_names(about): return about.get('info', {}).get('features', {}).get('label', {}).get('names')
 
-# %% ../nbs/00_data.ipynb #238aa89a
+# %% ../nbs/00_data.ipynb #b4158587
 def _jpeg(x):
     "uint8 (3, H, W) as the bytes of a JPEG file"
     from PIL import Image
@@ -567,6 +568,7 @@ def _write_table(file, blobs, labels, names):
     Path(file).parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(rows, schema.with_metadata({'huggingface': json.dumps(about)})), file, row_group_size=1000, compression='zstd')
 
+# %% ../nbs/00_data.ipynb #b1ade471
 def write_shapes_parquet(
     folder:str|Path,   # where train-00000-of-00001.parquet and valid-00000-of-00001.parquet go
     n_train:int=2_000, # images to train on
@@ -580,7 +582,7 @@ def write_shapes_parquet(
         _write_table(Path(folder)/f'{split}-00000-of-00001.parquet', map(_jpeg, ds.images), ds.labels.tolist(), ds.classes)
     return Path(folder)
 
-# %% ../nbs/00_data.ipynb #7344bce6
+# %% ../nbs/00_data.ipynb #cfec0a92
 def _read_tables(files):
     "Class names and both splits from parquet `files`, a list of paths for each split"
     names, splits = {}, {}
@@ -600,10 +602,11 @@ def _row_of(rows, i):
     file, start = next(o for o in reversed(rows) if o[1] <= i)
     return f"{file}: row {i - start}"
 
-# %% ../nbs/00_data.ipynb #a3ec8b46
+# %% ../nbs/00_data.ipynb #94f24718
 def _read_archive(folder):
     "The same from the folder that the original archive unpacks to"
-    wnids = sorted((o.name for o in (folder/'train').iterdir() if (o/'images').is_dir()), key=lambda o: _tiny_wnids[_tiny_label[o]] if o in _tiny_label else o)
+    wnids = [o.name for o in (folder/'train').iterdir() if (o/'images').is_dir()]
+    wnids.sort(key=lambda o: _tiny_wnids[_tiny_label[o]] if o in _tiny_label else o)
     label = {o: i for i, o in enumerate(wnids)}
     table = folder/'val'/'val_annotations.txt'
     try: lines = [o.split('\t')[:2] for o in table.read_text().splitlines() if o.strip()]
@@ -618,22 +621,24 @@ def _read(file):
     try: return file.read_bytes()
     except OSError as e: raise DataError(f"{file}: the picture can't be read ({e.strerror}); unpack the archive again") from e
 
-# %% ../nbs/00_data.ipynb #27bea980
+# %% ../nbs/00_data.ipynb #6592aedc
 def _tiny_gate(names, splits):
     "Raise a `DataError` unless every split has pictures of every class and nothing else"
     for split, o in splits.items():
         for i, (blob, y) in enumerate(zip(o.blobs, o.labels, strict=True)):
-            if y is None or not 0 <= y < len(names): raise DataError(f"{o.place(i)}: expected a label from 0 to {len(names) - 1}, got {y}; renew the data")
+            if y is None or not 0 <= y < len(names):
+                raise DataError(f"{o.place(i)}: expected a label from 0 to {len(names) - 1}, got {y}; renew the data")
             if not blob: raise DataError(f"{o.place(i)}: there is no picture; renew the data")
         absent = sorted(set(range(len(names))) - set(o.labels))
-        if absent: raise DataError(f"{split}: no picture of {len(absent)} of {len(names)} classes, the first is {_tiny_class(names[absent[0]])}; "
-                                   "a file of this split is missing, or not whole")
+        if not absent: continue
+        raise DataError(f"{split}: no picture of {len(absent)} of {len(names)} classes, the first is {_tiny_class(names[absent[0]])}; "
+                        "a file of this split is missing, or not whole")
 
 def _sorted_by_content(o):
     "The indices of an encoded split in an order that depends on its pictures only"
     return sorted(range(len(o.blobs)), key=lambda i: (hashlib.blake2b(o.blobs[i], digest_size=16).digest(), o.labels[i]))
 
-# %% ../nbs/00_data.ipynb #a60a6105
+# %% ../nbs/00_data.ipynb #3ec69a48
 _chunk, _mark, _page = 64, b'slowai images 1\n', 4096
 
 def _decode(o, i):
@@ -641,9 +646,10 @@ def _decode(o, i):
     from PIL import Image
     try: x = np.asarray(Image.open(BytesIO(o.blobs[i])).convert('RGB'))
     except Exception as e: raise DataError(f"{o.place(i)}: the picture can't be decoded ({str(e)[:80]}); renew the data") from e
-    if x.shape != (64, 64, 3): raise DataError(f"{o.place(i)}: expected a picture of 64×64, got {x.shape[1]}×{x.shape[0]}; is this Tiny ImageNet?")
-    return x
+    if x.shape == (64, 64, 3): return x
+    raise DataError(f"{o.place(i)}: expected a picture of 64×64, got {x.shape[1]}×{x.shape[0]}; is this Tiny ImageNet?")
 
+# %% ../nbs/00_data.ipynb #f24e7316
 def _write_split(f, o, pool):
     "Decode a split into the open file `f`; its entry in the manifest"
     order, sums = _sorted_by_content(o), []
@@ -661,7 +667,7 @@ def _write_pictures(f, fingerprint, names, splits):
     manifest = json.dumps(dict(fingerprint=fingerprint, names=list(names), splits=entries)).encode()
     f.write(manifest); f.write(struct.pack('<QI4x', len(manifest), zlib.crc32(manifest))); f.write(_mark)
 
-# %% ../nbs/00_data.ipynb #090dadce
+# %% ../nbs/00_data.ipynb #b3fc1e42
 class _BadCache(Exception):
     "A file of decoded pictures that can't be used; the message says why"
 
@@ -675,6 +681,7 @@ def _manifest(raw, size):
     if zlib.crc32(manifest) != crc: raise _BadCache("its manifest is damaged")
     return json.loads(manifest)
 
+# %% ../nbs/00_data.ipynb #bd87287d
 def _map(file, o, verify):
     "Images and labels of the split with manifest entry `o`, checked"
     images = np.memmap(file, np.uint8, 'c', o['start'], (o['n'], 3, 64, 64))
@@ -691,17 +698,17 @@ def _open_cache(file, fingerprint, verify=False):
         with open(file, 'rb') as f: manifest = _manifest(f, os.fstat(f.fileno()).st_size)
         if manifest['fingerprint'] != fingerprint: raise _BadCache("the source has changed since")
         return manifest['names'], {k: _map(file, o, verify) for k, o in manifest['splits'].items()}
-    except FileNotFoundError: return None
+    except (FileNotFoundError, NotADirectoryError): return None
     except (OSError, ValueError, KeyError, TypeError) as e: raise _BadCache(f"it can't be read ({str(e)[:80]})") from e
 
-# %% ../nbs/00_data.ipynb #c462d7cb
+# %% ../nbs/00_data.ipynb #1bd82124
 def _cache_folder(folder=None):
     "Where decoded pictures are kept"
     if folder or os.environ.get('SLOWAI_CACHE'): return Path(folder or os.environ['SLOWAI_CACHE']).expanduser()
     if sys.platform == 'darwin': return Path.home()/'Library'/'Caches'/'slowai'
     return Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache').expanduser()/'slowai'
 
-# %% ../nbs/00_data.ipynb #0ca7001b
+# %% ../nbs/00_data.ipynb #023e0de4
 @contextmanager
 def _locked(file):
     "Hold the lock of `file`, which another process may hold now; a dead process holds nothing"
@@ -710,8 +717,11 @@ def _locked(file):
         except OSError: pass   # a file system without locks
         yield
 
-def _no_room(folder, why): return DataError(f"cache_dir: {folder} has no room for the decoded pictures ({why}); free some, or set $SLOWAI_CACHE to a folder on another disk")
+def _no_room(folder, why):
+    return DataError(f"cache_dir: {folder} has no room for the decoded pictures ({why}); free some, or set $SLOWAI_CACHE to a folder "
+                     "on another disk")
 
+# %% ../nbs/00_data.ipynb #9501e4f5
 def _build_cache(file, fingerprint, names, splits):
     "Write the file of decoded pictures so that it is there whole or not at all"
     tmp, need = file.with_name(f'.{file.name}.{os.getpid()}.tmp'), sum(len(o.labels) for o in splits.values())*(3*64*64 + 8) + 2**20
@@ -728,7 +738,7 @@ def _build_cache(file, fingerprint, names, splits):
         raise
     finally: tmp.unlink(missing_ok=True)
 
-# %% ../nbs/00_data.ipynb #5d370e55
+# %% ../nbs/00_data.ipynb #363ee7ec
 def _cached(key, fingerprint, read, verify=False, cache_dir=None):
     "Names and decoded splits of the source called `key`, out of its file; `read` gives the encoded ones if there is no good file yet"
     file = _cache_folder(cache_dir)/f'tiny-imagenet-{hashlib.sha256(key.encode()).hexdigest()[:12]}.bin'
@@ -745,9 +755,11 @@ def _cached(key, fingerprint, read, verify=False, cache_dir=None):
             if found := look(): return found   # somebody else has been quicker
             _build_cache(file, fingerprint, names, splits)
         return _open_cache(file, fingerprint, verify)
-    except OSError as e: raise DataError(f"cache_dir: can't write in {file.parent} ({e.strerror or e}); set $SLOWAI_CACHE to a folder that can be written") from e
+    except OSError as e:
+        what = f"cache_dir: can't write in {file.parent} ({e.strerror or e}); set $SLOWAI_CACHE to a folder that can be written"
+        raise DataError(what) from e
 
-# %% ../nbs/00_data.ipynb #eb625c63
+# %% ../nbs/00_data.ipynb #135c25a6
 def _ends(file, n=2**16):
     "Name, size, time and both ends of a file"
     with open(file, 'rb') as f:
@@ -761,7 +773,7 @@ def _source_fingerprint(files, folder):
     else: marks = [f'{o.name} {o.stat().st_mtime_ns}'.encode() for o in sorted([*folder.glob('train/*/images'), *folder.glob('val/*')])]
     return hashlib.sha256(b'\0'.join(marks)).hexdigest()
 
-# %% ../nbs/00_data.ipynb #3456bcb7
+# %% ../nbs/00_data.ipynb #3549ed7a
 def _tiny_files(folder):
     "The parquet files of each split in `folder` itself, None if there is none; a `DataError` if one split is missing"
     files = {split: sorted(folder.glob(f'{split}*.parquet')) for split in ('train', 'valid')}
@@ -779,6 +791,7 @@ def _tiny_folder(folder):
         if (o/'train').is_dir(): return o, None
     raise _NotHere(f"{folder} holds neither train*.parquet and valid*.parquet nor the archive's folders train and val")
 
+# %% ../nbs/00_data.ipynb #ccd8bf0b
 def _tiny_from_folder(folder, verify, cache_dir=None):
     "Names, and images and labels of both splits, from a folder"
     where, files = _tiny_folder(folder)
@@ -791,9 +804,11 @@ def _words(file):
     if not file.is_file(): return {}
     return {k: v.split(',')[0] for k, v in (o.split('\t', 1) for o in file.read_text().splitlines() if '\t' in o)}
 
-# %% ../nbs/00_data.ipynb #a43e21d6
+# %% ../nbs/00_data.ipynb #359bd53d
 _tiny_repo, _tiny_revision = 'zh-plus/tiny-imagenet', '5a77092c28e51558c5586e9c5eb71a7e17a5e43f'
-_tiny_hub_names = {'train': 'data/train-00000-of-00001-1359597a978bc4fa.parquet', 'valid': 'data/valid-00000-of-00001-70d52db3c749a935.parquet'}
+_tiny_hub_names = {
+    'train': 'data/train-00000-of-00001-1359597a978bc4fa.parquet',
+    'valid': 'data/valid-00000-of-00001-70d52db3c749a935.parquet'}
 
 def _tiny_from_env(verify, cache_dir=None):
     if not os.environ.get('SLOWAI_DATA'): raise _NotHere("the variable is not set")
@@ -805,10 +820,10 @@ def _tiny_from_hub(verify, revision, timeout, cache_dir=None):
     names, sets = _cached(f'hub {revision}', revision, read, verify, cache_dir)
     return [_tiny_class(o) for o in names], sets
 
-_tiny_remedy = ("Any of these helps: set $SLOWAI_DATA to a folder that holds tiny-imagenet/ with train*.parquet and valid*.parquet, or with what the "
-                "original archive unpacks to; or go online once (150 MB).")
+_tiny_remedy = ("Any of these helps: set $SLOWAI_DATA to a folder that holds tiny-imagenet/ with train*.parquet and valid*.parquet, or "
+                "with what the original archive unpacks to; or go online once (150 MB).")
 
-# %% ../nbs/00_data.ipynb #3e3a7573
+# %% ../nbs/00_data.ipynb #0604ec86
 def load_tiny_imagenet(
     path:str|Path|None=None,       # folder of parquet files or of the unpacked archive; None looks in the usual places
     verify:bool=False,             # check every decoded picture against its checksum, not only a few; seconds instead of milliseconds
@@ -817,7 +832,9 @@ def load_tiny_imagenet(
     cache_dir:str|Path|None=None,  # where the decoded pictures are kept (1.4 GB); None: $SLOWAI_CACHE or the system's place for caches
 )->dict[str, ImageSet]: # 'train' (100,000 images) and 'valid' (10,000), uint8 (N, 3, 64, 64), mapped from a file
     "Tiny ImageNet from `path`, or else from $SLOWAI_DATA or the hub; decoded once"
-    places = {'$SLOWAI_DATA': partial(_tiny_from_env, verify, cache_dir), 'hub': partial(_tiny_from_hub, verify, revision, hub_timeout, cache_dir)}
+    places = {
+        '$SLOWAI_DATA': partial(_tiny_from_env, verify, cache_dir),
+        'hub': partial(_tiny_from_hub, verify, revision, hub_timeout, cache_dir)}
     if path is not None: places = {'path': partial(_tiny_from_folder, Path(path).expanduser(), verify, cache_dir)}
     tried = {}
     for source, look in places.items():
@@ -825,10 +842,11 @@ def load_tiny_imagenet(
             names, sets = look()
             return {k: ImageSet(x, y, tuple(names), 'tiny_imagenet', source) for k, (x, y) in sets.items()}
         except _NotHere as e: tried[source] = e
-    if path is not None: raise DataError(f"path: expected a folder with Tiny ImageNet, but {tried['path']}; leave it out to look in the usual places")
+    if path is not None:
+        raise DataError(f"path: expected a folder with Tiny ImageNet, but {tried['path']}; leave it out to look in the usual places")
     raise DataMissingError('\n'.join(["Tiny ImageNet was not found.", *(f"- {k}: {e}" for k, e in tried.items()), _tiny_remedy]))
 
-# %% ../nbs/00_data.ipynb #3fa3be4a
+# %% ../nbs/00_data.ipynb #5369c422
 def tiny_imagenet_or_shapes(
     path:str|Path|None=None, # as in `load_tiny_imagenet`
 )->dict[str, ImageSet]: # 'train' and 'valid'
@@ -836,5 +854,6 @@ def tiny_imagenet_or_shapes(
     try: return load_tiny_imagenet(path)
     except DataMissingError:
         print("Tiny ImageNet was not found here, so drawn shapes stand in for it; load_tiny_imagenet() says what helps.")
-        with tempfile.TemporaryDirectory() as d: sets = load_tiny_imagenet(write_shapes_parquet(d), cache_dir=d)   # a map outlives its file's name
+        with tempfile.TemporaryDirectory() as d:   # a map outlives the name of its file
+            sets = load_tiny_imagenet(write_shapes_parquet(d), cache_dir=d)
         return {k: replace(o, name='shapes', source='generated') for k, o in sets.items()}

@@ -6,12 +6,14 @@
 __all__ = ['tiny_mean', 'tiny_std', 'mean_color', 'preprocess', 'pad_crop_flip', 'random_erasing', 'trivial_augment',
            'preprocess_and_augment', 'preprocess_and_trivial_augment', 'get_imagenet_dls', 'StackableResidualConvBlock',
            'PreactivationConv', 'PreactivationResidualConv', 'TinyImageResNet', 'TinyImagePreactivationResNet',
-           'init_stream_weights', 'get_model', 'unused_parameters']
+           'init_stream_weights', 'get_model', 'unused_parameters', 'train', 'stream_stats', 'evaluate', 'StreamCB',
+           'run_arm']
 
-# %% ../nbs/04_tiny_imagenet_preact.ipynb #0d3025e3
+# %% ../nbs/04_tiny_imagenet_preact.ipynb #89582777
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #1e7848d1
@@ -21,20 +23,24 @@ from fastcore.basics import patch
 from torch import nn
 from torch.nn import init
 
-# %% ../nbs/04_tiny_imagenet_preact.ipynb #90e6f973
+# %% ../nbs/04_tiny_imagenet_preact.ipynb #e77ca59d
 from .conv import default_device
 from .data import load_tiny_imagenet
 from slowai.learner import (
     Callback,
     DataLoaders,
     Hook,
+    MixedPrecisionCB,
     Normalize,
     check_count,
-    lr_find,
     restoring,
+    set_seed,
     train_1cycle,
 )
 from .resnet import Conv, GeneralReLU, ResidualConvBlock, init_leaky_weights
+
+# %% ../nbs/04_tiny_imagenet_preact.ipynb #5d9973af
+from .learner import lr_find  # noqa: F401 (part of this page's tools, and used by its runs)
 
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #c55629d4
 tiny_mean, tiny_std = (.4802, .4481, .3975), (.2764, .2689, .2816)
@@ -79,7 +85,7 @@ def pad_crop_flip(
     x = torch.cat([x.index_select(0, stay), x.index_select(0, turn).flip(3)])
     return _cut(_framed(x, pad, mean_color), torch.cat([stay, turn]).argsort(), top, left, h, w)   # argsort: back into the old order
 
-# %% ../nbs/04_tiny_imagenet_preact.ipynb #c7e311ad
+# %% ../nbs/04_tiny_imagenet_preact.ipynb #8634806b
 def random_erasing(
     x:torch.Tensor, # images uint8 (N, 3, H, W), left as they are
     p:float=.5, # share of the images, 0 … 1
@@ -88,9 +94,9 @@ def random_erasing(
 )->torch.Tensor: # uint8 (N, 3, H, W)
     "Cover a rectangle with the mean colour ([Zhong et al.](https://arxiv.org/abs/1708.04896))"
     n, _, H, W = x.shape
-    area, shape = (torch.rand(2, n, 10, device=x.device)*torch.tensor([scale[1] - scale[0], math.log(ratio[1]/ratio[0])], device=x.device).view(2, 1, 1)
-        + torch.tensor([scale[0], math.log(ratio[0])], device=x.device).view(2, 1, 1))
-    h, w = ((area*H*W*shape.mul(k).exp()).sqrt().round() for k in (1, -1))
+    area = torch.empty(n, 10, device=x.device).uniform_(*scale)*H*W
+    shape = torch.empty(n, 10, device=x.device).uniform_(*map(math.log, ratio)).exp()
+    h, w = (area*shape).sqrt().round(), (area/shape).sqrt().round()
     fits = (h < H) & (w < W) & (torch.rand(n, 1, device=x.device) < p)
     first = fits.byte().argmax(1, keepdim=True)
     h, w = (o.gather(1, first)*fits.any(1, keepdim=True) for o in (h, w))
@@ -192,7 +198,7 @@ def preprocess_and_trivial_augment(
     "Shift, flip, TrivialAugment; then as `preprocess`"
     return preprocess(trivial_augment(pad_crop_flip(x)))
 
-# %% ../nbs/04_tiny_imagenet_preact.ipynb #80f8b241
+# %% ../nbs/04_tiny_imagenet_preact.ipynb #8b5a50fd
 def get_imagenet_dls(
     bs:int=512, # images a batch
     training_preprocessor:Callable=preprocess, # images uint8 (N, 3, 64, 64) → float, on the training split only
@@ -208,7 +214,8 @@ def get_imagenet_dls(
         raise TypeError(f"training_preprocessor: expected a function such as preprocess_and_trivial_augment, got {training_preprocessor!r}")
     sets, device = load_tiny_imagenet(path) if sets is None else sets, torch.device(device or default_device())
     if device.type != 'cpu': sets = {k: v.to(device) for k,v in sets.items()}
-    return DataLoaders(sets, bs=bs, seed=seed, batch_tfm={k: training_preprocessor if k == 'train' else preprocess for k in sets})
+    tfms = {k: training_preprocessor if k == 'train' else _normalize for k in sets}   # three channels: the same as `preprocess`
+    return DataLoaders(sets, bs=bs, seed=seed, batch_tfm=tfms)
 
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #056e7d86
 def _check_blocks(n): check_count('n_blocks', n)
@@ -241,7 +248,7 @@ class PreactivationConv(nn.Conv2d):
         self.norm,self.act = nn.BatchNorm2d(c_in), GeneralReLU()
     def forward(self, x): return super().forward(self.act(self.norm(x)))
 
-# %% ../nbs/04_tiny_imagenet_preact.ipynb #665cbd4b
+# %% ../nbs/04_tiny_imagenet_preact.ipynb #241b8d2f
 class PreactivationResidualConv(nn.Module):
     "Two `PreactivationConv`s, the second strided, plus an identity path on which nothing bends"
     def __init__(self,
@@ -251,7 +258,8 @@ class PreactivationResidualConv(nn.Module):
         ks:int=3, # kernel size, odd
     ):
         super().__init__()
-        if stride not in (1, 2): raise ValueError(f"stride: expected 1 or 2, got {stride!r}; the identity path only knows how to keep or to halve")
+        if stride not in (1, 2):
+            raise ValueError(f"stride: expected 1 or 2, got {stride!r}; the identity path only knows how to keep or to halve")
         self.conv_a = PreactivationConv(c_in, c_out, stride=1, ks=ks)
         self.conv_b = PreactivationConv(c_out, c_out, stride=stride, ks=ks)
         self.id_conv = nn.Conv2d(c_in, c_out, 1)   # built even where the channels agree and it never runs: the published counts include it
@@ -271,7 +279,7 @@ def _check_net(nfs, n_blocks, p_drop):
     for n in n_blocks: _check_blocks(n)
     if not 0 <= p_drop < 1: raise ValueError(f"p_drop: expected a share from 0 to below 1, got {p_drop!r}")
 
-# %% ../nbs/04_tiny_imagenet_preact.ipynb #0f1490b4
+# %% ../nbs/04_tiny_imagenet_preact.ipynb #989b46b4
 class TinyImageResNet(nn.Module):
     "Stem, stacks of residual blocks, average, dropout, linear layer, norm: images (N, c_in, H, W) to scores (N, n_outputs)"
     block = ResidualConvBlock
@@ -287,11 +295,13 @@ class TinyImageResNet(nn.Module):
         check_count('n_outputs', n_outputs)
         self.nfs,self.n_blocks,self.n_outputs,self.c_in = tuple(nfs),tuple(n_blocks),n_outputs,c_in
         stacks = (StackableResidualConvBlock(n, i, o, self.block) for n,i,o in zip(n_blocks, nfs, nfs[1:]))
-        head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(p_drop), nn.Linear(nfs[-1], n_outputs, bias=False), nn.BatchNorm1d(n_outputs)]
+        head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(p_drop)]
+        head += [nn.Linear(nfs[-1], n_outputs, bias=False), nn.BatchNorm1d(n_outputs)]
         self.layers = nn.Sequential(Conv(c_in, nfs[0], stride=1, ks=5), *stacks, *self.ending(nfs[-1]), *head)
     def ending(self, c): return []
     def forward(self, x):
-        if x.dim() != 4 or x.shape[1] != self.c_in: raise ValueError(f"images: expected shape (N, {self.c_in}, H, W), got {tuple(x.shape)}")
+        if x.dim() != 4 or x.shape[1] != self.c_in:
+            raise ValueError(f"images: expected shape (N, {self.c_in}, H, W), got {tuple(x.shape)}")
         return self.layers(x)
 
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #0f82f3d9
@@ -314,7 +324,7 @@ def kaiming(cls:TinyImageResNet, *args, **kwargs):
     model.apply(init_stream_weights)
     return model
 
-# %% ../nbs/04_tiny_imagenet_preact.ipynb #502e8c86
+# %% ../nbs/04_tiny_imagenet_preact.ipynb #89205d86
 def get_model(
     width:float=1., # factor on all channels: 0.25 is the network that two CPU cores can train
     preactivation:bool=True, # False: the post-activation network
@@ -322,7 +332,8 @@ def get_model(
     c_in:int=3, # channels of the images
 )->TinyImageResNet: # with weights from `.kaiming`
     "The network for Tiny ImageNet: 32 to 1024 channels in five stacks of 3, 2, 2, 1 and 1 blocks"
-    if not width > 0 or 32*width != int(32*width): raise ValueError(f"width: expected a factor that makes 32 a whole number, got {width!r}; try 0.25")
+    if not width > 0 or 32*width != int(32*width):
+        raise ValueError(f"width: expected a factor that makes 32 a whole number, got {width!r}; try 0.25")
     nfs = [int(n*width) for n in [32, 64, 128, 256, 512, 1024]]
     net = TinyImagePreactivationResNet if preactivation else TinyImageResNet
     return net.kaiming(nfs, n_blocks=(3, 2, 2, 1, 1), n_outputs=n_outputs, c_in=c_in)
@@ -337,3 +348,102 @@ def unused_parameters(
         model.train()
         model(x).sum().backward()
         return {k: p.numel() for k,p in model.named_parameters() if p.grad is None}
+
+# %% ../nbs/04_tiny_imagenet_preact.ipynb #74d1e3e8
+def train(
+    model:nn.Module, # its `layers` are watched
+    dls:DataLoaders, # such as `get_imagenet_dls()`
+    lr:float=1e-2, # highest learning rate of the cycle
+    n_epochs:int=2, # passes over the training split
+    extra_cbs:Sequence=(), # more callbacks
+    **kwargs, # more for `train_1cycle`: name, device, plot, fast, resume
+)->tuple: # (recorder, stats), as `train_1cycle` returns them
+    "AdamW (ε = 1e-5) with a one-cycle schedule, the table and the live loss"
+    return train_1cycle(model, lr, n_epochs, extra_cbs, dls=dls, opt_func=partial(torch.optim.AdamW, eps=1e-5), **kwargs)
+
+# %% ../nbs/04_tiny_imagenet_preact.ipynb #2a1a4327
+def _batch_norms(model): return [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+
+def _set_mode(model, batch_stats):
+    "Evaluation mode, but for the norms if they are to use the statistics of the batch"
+    model.eval()
+    for m in _batch_norms(model): m.train(batch_stats)
+
+# %% ../nbs/04_tiny_imagenet_preact.ipynb #28781082
+def stream_stats(
+    model:TinyImageResNet, # left as it was
+    x:torch.Tensor, # a batch, normalised float (N, 3, H, W)
+    batch_stats:bool=False, # norms by the statistics of this batch instead of the remembered ones
+)->list[dict]: # name, mean and std for the stem and each stack
+    "Mean and standard deviation of what leaves the stem and each stack"
+    rows = []
+    def note(hook, m, inp, out): rows.append((out.float().mean().item(), out.float().std().item()))
+    mods = [m for m in model.layers if isinstance(m, (Conv, StackableResidualConvBlock))]
+    with restoring(model), torch.no_grad():
+        _set_mode(model, batch_stats)
+        hooks = [Hook(m, note) for m in mods]
+        try: model(x)
+        finally:
+            for h in hooks: h.remove()
+    return [dict(name=f'stack {i}' if i else 'stem', mean=mean, std=std) for i,(mean, std) in enumerate(rows)]
+
+# %% ../nbs/04_tiny_imagenet_preact.ipynb #a92511fe
+def evaluate(
+    model:nn.Module, # left as it was
+    batches, # an iterable of (images, labels), such as `dls['valid']`
+    batch_stats:bool=False, # norms by the statistics of each batch instead of the remembered ones
+    n_batches:int|None=None, # only so many; None: all
+    bf16:bool=False, # under bfloat16 autocast
+)->dict: # acc, loss, n
+    "Accuracy and mean loss, without dropout"
+    device, n, right, loss = next(model.parameters()).device, 0, 0, 0.
+    with restoring(model), torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        _set_mode(model, batch_stats)
+        for x,y in islice(batches, n_batches):
+            x, y = x.to(device, memory_format=torch.channels_last), y.to(device)
+            out = model(x).float()
+            n, right, loss = n + len(y), right + (out.argmax(1) == y).sum(), loss + F.cross_entropy(out, y, reduction='sum')
+    if not n: raise ValueError("batches: expected at least one batch, got none; is it an iterator that has run out?")
+    return dict(acc=float(right)/n, loss=float(loss)/n, n=n)
+
+# %% ../nbs/04_tiny_imagenet_preact.ipynb #4069b9f9
+class StreamCB(Callback, order=45):
+    "After each evaluation: the stream by stage, and a part of the images evaluated with either kind of statistics; `rows` holds them"
+    saved = ('rows',)
+    def __init__(self,
+        n_batches:int=4, # batches of the evaluation split to look at
+    ):
+        check_count('n_batches', n_batches)
+        self.n_batches,self.rows = n_batches,[]
+    def before_fit(self, learn): self.rows = []
+    def after_epoch(self, learn):
+        if learn.training: return
+        batches = list(islice(learn.dls[learn.eval_split], self.n_batches))
+        bf16 = any(isinstance(cb, MixedPrecisionCB) and cb.on for cb in learn.cbs)
+        row = dict(epoch=learn.epoch, stages=stream_stats(learn.model, batches[0][0][:128].to(next(learn.model.parameters()).device)))
+        for k,batch_stats in (('running', False), ('batch', True)): row[k] = evaluate(learn.model, batches, batch_stats, bf16=bf16)
+        self.rows.append(row)
+
+# %% ../nbs/04_tiny_imagenet_preact.ipynb #dd6eccb9
+def run_arm(
+    preactivation:bool, # which of the two networks
+    width:float=.25, # factor on all channels
+    lr:float=.1, # highest learning rate of the cycle
+    n_epochs:int=25, # passes over the training split
+    seed:int=0, # of weights, order and augmentation
+    sets:Mapping|None=None, # 'train' and 'valid'; None: `load_tiny_imagenet()`
+    bs:int=512, # images a batch
+    extra_cbs:Sequence=(), # such as a `CheckpointCB`, with which the run can span several sittings
+    **kwargs, # more for `train_1cycle`, such as resume=True
+)->tuple[dict, nn.Module]: # the run's record, with what `StreamCB` saw as 'streams'; the trained model
+    "One of the two long runs"
+    sets = load_tiny_imagenet() if sets is None else sets
+    set_seed(seed)
+    model, streams = get_model(width, preactivation, len(sets['train'].classes)), StreamCB()
+    dls = get_imagenet_dls(bs, preprocess_and_trivial_augment, sets=sets, seed=seed, device=kwargs.get('device'))
+    name = f"{'pre' if preactivation else 'post'}-activation, width {width:g}"
+    recorder, _ = train(model, dls, lr, n_epochs, [streams, *extra_cbs], **{'name': name, **kwargs})
+    record = recorder.learn.record
+    about = dict(width=width, augmentation='preprocess_and_trivial_augment', classes=len(sets['train'].classes), images=len(sets['train']))
+    record['recipe'] |= about
+    return {**record, 'streams': streams.rows}, model

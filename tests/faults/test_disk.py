@@ -106,6 +106,7 @@ def test_start_afresh_over_an_unfinished_run(tmp_path):
     "Without resume=True, what lies there is replaced, with a warning, and the newest is that of the new run"
     run('killed', tmp_path/'run', epoch=2, batch=5)
     res = run('train', tmp_path/'run')
-    assert "UserWarning" in res.said and "holds checkpoints of a run that isn't finished" in res.said and 'use resume=True' in res.said
+    assert "UserWarning" in res.said and "holds checkpoints of a run that isn't finished" in res.said
+    assert 'To go on from them, use resume=True' in res.said
     assert_same(res.final)
     assert saved(tmp_path/'run')[-1].endswith('finished.pt') and len(saved(tmp_path/'run')) == 2

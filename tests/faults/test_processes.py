@@ -98,6 +98,14 @@ def test_sigterm_in_evaluation(tmp_path):
     assert_same(resume(tmp_path/'run').final)
 
 
+def test_sigterm_in_the_evaluation_that_a_resumed_run_begins_with(tmp_path):
+    "Nothing new was saved since; the place that it names is the one that it came from"
+    run('killed', tmp_path/'run', epoch=1, batch=11)
+    res = run('signalled', tmp_path/'run', signums=[TERM], event='after_loss', epoch=1, batch=0, training=False)
+    assert res.code == 143 and f"goes on from {tmp_path/'run'/saved(tmp_path/'run')[-1]}" in res.said
+    assert_same(resume(tmp_path/'run').final)
+
+
 def test_sigterm_at_the_very_end(tmp_path):
     res = run('at_the_very_end', tmp_path/'run')
     assert res.code == 143 and 'SIGTERM: stopped at the end of training; the finished run is in' in res.said

@@ -1,0 +1,54 @@
+"""One of the long Tiny ImageNet runs, so that it may be stopped at any moment and started again: `python tools/run_tiny_imagenet.py post`
+
+Goes on from its newest checkpoint if there is one, prints a line for each epoch, and writes its record to results/tiny_imagenet.json, where
+nbs/04_tiny_imagenet_preact.ipynb finds it. A run that is finished is not run again. Ctrl-C, SIGTERM and even a power cut lose at most some
+minutes; the weights at the end are the same to the last bit."""
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from slowai.checkpoint import CheckpointCB
+from slowai.data import DataError, load_tiny_imagenet
+from slowai.learner import load_records, record_line, save_record
+from slowai.tiny_imagenet_preact import run_arm
+
+ROOT = Path(__file__).resolve().parent.parent
+KEEP = dict(MALLOC_MMAP_THRESHOLD_='4294967296', MALLOC_TRIM_THRESHOLD_='4294967296')   # as in the Makefile, which says why
+
+
+def arguments():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('arm', choices=['post', 'pre'], help='post- or pre-activation')
+    p.add_argument('--width', type=float, default=.25, help='factor on all channels (default: %(default)s)')
+    p.add_argument('--epochs', type=int, default=25, help='passes over the training images (default: %(default)s)')
+    p.add_argument('--lr', type=float, default=.1, help='highest learning rate of the cycle (default: %(default)s)')
+    p.add_argument('--bs', type=int, default=512, help='images a batch (default: %(default)s)')
+    p.add_argument('--seed', type=int, default=0, help='of weights, order and augmentation (default: %(default)s)')
+    p.add_argument('--data', type=Path, help='folder of the pictures; left out: the usual places')
+    p.add_argument('--runs', type=Path, default=ROOT/'runs', help='folder of the checkpoints (default: runs)')
+    p.add_argument('--results', type=Path, default=ROOT/'results/tiny_imagenet.json', help='file of the records')
+    return p.parse_args()
+
+
+def main():
+    args = arguments()
+    if sys.platform == 'linux' and not KEEP.keys() & os.environ.keys():   # the allocator reads them when a process starts
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **KEEP})
+    name = f'{args.arm}-activation, width {args.width:g}'
+    key = name, args.seed, args.epochs, args.lr
+    done = [r for r in load_records(args.results) if (r['name'], r['seed'], r['epochs'], r['recipe']['lr']) == key]
+    if done: return print(f"{name}: done already, {100*done[0]['acc_last']:.2f} %; its record is in {args.results}")
+    folder = args.runs/f'tiny_imagenet-{args.arm}-width{args.width:g}-lr{args.lr:g}-epochs{args.epochs}-seed{args.seed}'
+    print(f'{name}: {args.epochs} epochs, {torch.get_num_threads()} threads, checkpoints in {folder}', flush=True)
+    try:
+        record, _ = run_arm(args.arm == 'pre', args.width, args.lr, args.epochs, args.seed, load_tiny_imagenet(args.data), args.bs,
+            [CheckpointCB(folder, monitor='MulticlassAccuracy')], plot=False, resume=True)
+    except (DataError, ValueError) as e: sys.exit(f'run_tiny_imagenet: {e}')
+    save_record(record, args.results)
+    print(f'{record_line(record)}\nwritten to {args.results}')
+
+
+if __name__ == '__main__': main()
