@@ -1,7 +1,7 @@
 """Images per second of augmented, normalised Tiny ImageNet batches: ours, from the decoded file, a batch at a time; against `datasets` with
 torchvision's PIL pipeline as its transform, and torchvision's ImageFolder with the same pipeline, each in a DataLoader with 2 workers.
 
-Interleaved rounds on the same cores; the others get their start-up and what they fetched ahead for nothing. Also: the share of a training
+Interleaved rounds on the same cores; start-up and what was fetched ahead don't count, for anybody. Also: the share of a training
 step, of the quarter-width network, that the data take. `python bench/data_path.py` prints it and writes results/bench_data_path.json."""
 import argparse
 import json
@@ -58,9 +58,9 @@ def endless(loader):
 
 
 def images_per_second(batches, n):
-    "Speed over `n` batches, after two that don't count, and with everybody else's workers at rest"
-    for _ in islice(batches, 2): pass
-    time.sleep(1.5)   # long enough for all workers to fill their queues
+    "Speed over `n` batches with everybody else's workers at rest, after those that lay ready"
+    time.sleep(2)   # until all workers have filled their queues
+    for _ in islice(batches, 2*WORKERS + 2): pass
     start, seen = time.perf_counter(), 0
     for b in islice(batches, n): seen += len(b['image'] if isinstance(b, dict) else b[0])
     return seen/(time.perf_counter() - start)

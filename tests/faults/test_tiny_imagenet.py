@@ -286,8 +286,7 @@ ARCHIVE_FAULTS = dict(
     no_val_pictures=(lambda d: annotations(d, ''), 'valid: no picture of 2 of 2 classes'),
     picture_missing=(lambda d: (d/'val'/'images'/'val_1.JPEG').unlink(), "val_1.JPEG: the picture can't be read"),
     picture_cut=(lambda d: os.truncate(d/'train/n02190166/images/n02190166_2.JPEG', 100), "n02190166_2.JPEG: the picture can't be decoded"),
-    class_empty=(lambda d: [o.unlink() for o in (d/'train/n02190166/images').iterdir()], 'train: no picture of 1 of 2 classes, the first is '
-        'fly'),
+    class_empty=(lambda d: [o.unlink() for o in (d/'train/n02190166/images').iterdir()], 'train: no picture of 1 of 2 classes'),
 )
 
 
