@@ -304,7 +304,7 @@ def training(self:Learner):
     "Is this a training pass? (As the model itself says.)"
     return getattr(self.model, 'training', False)
 
-# %% ../nbs/02_learner.ipynb #1f48096d
+# %% ../nbs/02_learner.ipynb #dda3f931
 @patch
 def _one_batch(self:Learner):
     self.predict(); self.run('after_predict')
@@ -322,6 +322,7 @@ def _all_batches(self:Learner):
     if point: point.enter(self, batches)
     for self.iter, self.batch in batches: self._within('batch', self._one_batch)
 
+# %% ../nbs/02_learner.ipynb #c0d1200b
 @patch
 def one_epoch(self:Learner, training):
     "One pass over the training split, or over the evaluation split without gradients"
@@ -863,7 +864,7 @@ class ActivationStats(Hook):
             self.dead.append((per_unit.amax(1) - per_unit.amin(1) < 1e-4).float().mean())
             self.hists.append(a.clamp(*self.limits).histc(self.bins, *self.limits))
 
-# %% ../nbs/02_learner.ipynb #216d667e
+# %% ../nbs/02_learner.ipynb #dbb7ea5c
 class ActivationStatsCB(HooksCallback):
     "Watches the activations of some modules through training; draws them afterwards"
     def __init__(self,
@@ -877,6 +878,7 @@ class ActivationStatsCB(HooksCallback):
         if self.mods is None: self.mods = list(learn.model.children())
         super().before_fit(learn)
 
+# %% ../nbs/02_learner.ipynb #0dfb2806
 @patch
 def state_dict(self:ActivationStatsCB): return {'hooks': [{k: getattr(h, k) for k in _kept} for h in self.hooks]}
 
@@ -891,7 +893,7 @@ def _seen(stats):
     if not hooks: raise ValueError("no activations were recorded: fit first, with modules to watch (a model with `layers`, or `mods=`)")
     return hooks
 
-# %% ../nbs/02_learner.ipynb #bd16f040
+# %% ../nbs/02_learner.ipynb #1d90a9ff
 @patch
 def mean_std_plot(self:ActivationStatsCB):
     "Mean and standard deviation of each layer's activations over the training steps"
@@ -906,6 +908,7 @@ def mean_std_plot(self:ActivationStatsCB):
     fig.tight_layout()
     return fig
 
+# %% ../nbs/02_learner.ipynb #74d423db
 @patch
 def dead_plot(self:ActivationStatsCB):
     "Share of dead units of each layer over the training steps"
@@ -1077,7 +1080,7 @@ class RecordCB(Callback, order=100):
     ): self.name,self.quiet,self.recipe = name,quiet,recipe
     saved = ('seconds', 'images', 'x')
 
-# %% ../nbs/02_learner.ipynb #c88cfbee
+# %% ../nbs/02_learner.ipynb #9428b8b4
 @patch
 def before_fit(self:RecordCB, learn):
     self.device,self.seconds,self.images = _device_of(learn.model),{True: 0., False: 0.},0
@@ -1093,6 +1096,7 @@ def _tick(self:RecordCB):
     self.seconds[self.train] += now - self.t0
     self.t0 = now
 
+# %% ../nbs/02_learner.ipynb #1ac00ba4
 @patch
 def after_loss(self:RecordCB, learn):
     if learn.training: self.images += len(learn.batch[1])
@@ -1158,7 +1162,7 @@ def record_line(r:Mapping)->str:
         f"{r['images_per_second']:,.0f} images/s · peak memory {r['peak_memory']/2**30:.1f} GiB · {r['params']:,} parameters · "
         f"{r['mmacs']:.2f} M multiply-adds an image" + (' · bf16' if r['recipe'].get('bf16') else ''))
 
-# %% ../nbs/02_learner.ipynb #1be4623f
+# %% ../nbs/02_learner.ipynb #bec5e47d
 def write_atomically(
     path:str|Path, # of the file; its folder is made
     data:bytes|str, # what goes into it
@@ -1177,6 +1181,7 @@ def write_atomically(
     try: os.fsync(fd)
     finally: os.close(fd)
 
+# %% ../nbs/02_learner.ipynb #745c5f7f
 def load_records(
     path:str|Path, # of a results file; one that isn't there is an empty list
 )->list[dict]:
@@ -1201,7 +1206,14 @@ def mean_sd(
     v = np.array([r[key] for r in records], dtype=float)
     return float(v.mean()), float(v.std(ddof=1)) if len(v) > 1 else math.nan
 
-# %% ../nbs/02_learner.ipynb #60d4ffb0
+# %% ../nbs/02_learner.ipynb #6c280e8b
+def _fast_cbs(fast): return [MixedPrecisionCB(), ChannelsLastCB()] if fast else []
+
+def _steps(dls, cbs, n_epochs):
+    pieces = next((cb.n for cb in cbs if isinstance(cb, GradientAccumulationCB)), 1)
+    return math.ceil(len(dls['train'])/pieces)*max(int(n_epochs), 1)
+
+# %% ../nbs/02_learner.ipynb #7044b3d9
 def train_1cycle(
     model:nn.Module, # its `layers`, or else its children, are watched
     lr:float=1e-2, # highest learning rate of the cycle, above 0
@@ -1219,14 +1231,10 @@ def train_1cycle(
     "Train a classifier with a one-cycle schedule ([Smith and Topin](https://arxiv.org/abs/1708.07120)); prints the table"
     check_lr(lr)
     if dls is None: dls = fashion_mnist(512, seed=torch.initial_seed(), device=device)
-    extra, pieces = _check_cbs(extra_cbs), 1
-    for cb in extra: pieces = getattr(cb, 'n', 1) if isinstance(cb, GradientAccumulationCB) else pieces
-    steps = math.ceil(len(dls['train'])/pieces)*max(int(n_epochs), 1)
-    sched = BatchSchedulerCB(lr_scheduler.OneCycleLR, max_lr=lr, total_steps=steps)
+    extra = _check_cbs(extra_cbs)
+    sched = BatchSchedulerCB(lr_scheduler.OneCycleLR, max_lr=lr, total_steps=_steps(dls, extra, n_epochs))
     recorder, stats = RecorderCB(), ActivationStatsCB(mods=getattr(model, 'layers', None))
     cbs = [DeviceCB(device), MetricsCB(MulticlassAccuracy()), ProgressCB(plot=plot), sched, recorder, stats, *_fast_cbs(fast)]
     learn = TrainLearner(model, dls, F.cross_entropy, lr=lr, cbs=[*cbs, *extra, RecordCB(name, lr=lr)], opt_func=opt_func)
     learn.fit(n_epochs, resume=resume)
     return recorder, stats
-
-def _fast_cbs(fast): return [MixedPrecisionCB(), ChannelsLastCB()] if fast else []

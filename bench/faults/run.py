@@ -1,7 +1,7 @@
 """The same faults in slowai, fastai and Lightning, each in a process of its own:
 `python bench/faults/run.py --others PYTHON [--only FAULT …]`
 
-PYTHON is an interpreter with fastai==2.8.12 and lightning==2.6.6. Writes results/bench_faults.json: what was observed, in words, for page 07.
+PYTHON is an interpreter with fastai==2.8.12 and lightning==2.6.6. Writes results/bench_faults.json: what was observed, in words.
 The full disk is a small tmpfs, which only root can mount; without it that row is left as it was."""
 import argparse
 import json
