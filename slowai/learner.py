@@ -772,13 +772,14 @@ class LRFinderCB(Callback, order=-20):
     def after_step(self, learn):
         for g in learn.opt.param_groups: g['lr'] *= self.gamma
 
-# %% ../nbs/02_learner.ipynb #3a349be9
+# %% ../nbs/02_learner.ipynb #55d1c588
 @patch(as_prop=True)
 def suggestion(self:LRFinderCB):
     "The learning rate where the smoothed loss falls most steeply, before its lowest point"
     end = int(np.argmin(self.smooth)) + 1
     if end < 4: raise ValueError(f"the loss fell for only {end} batches: start lower, or give more batches")
-    return self.lrs[int(np.argmin(np.gradient(self.smooth[:end])))]
+    skip = min(3, end - 2)   # the first values are hardly averaged
+    return self.lrs[skip + int(np.argmin(np.gradient(self.smooth[:end])[skip:]))]
 
 @patch
 def plot(self:LRFinderCB, ax=None):

@@ -42,7 +42,7 @@ from .resnet import Conv, GeneralReLU, ResidualConvBlock, init_leaky_weights
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #5d9973af
 from .learner import lr_find  # noqa: F401 (part of this page's tools, and used by its runs)
 
-# %% ../nbs/04_tiny_imagenet_preact.ipynb #c55629d4
+# %% ../nbs/04_tiny_imagenet_preact.ipynb #432acda0
 tiny_mean, tiny_std = (.4802, .4481, .3975), (.2764, .2689, .2816)
 mean_color = tuple(round(255*o) for o in tiny_mean)   # fills what lies outside of a picture, and is 0 after normalisation
 _normalize = Normalize(tiny_mean, tiny_std)
@@ -54,7 +54,7 @@ def preprocess(
     "RGB, float, normalised"
     return _normalize(x if x.shape[1] == 3 else x.expand(-1, 3, -1, -1))
 
-# %% ../nbs/04_tiny_imagenet_preact.ipynb #8db9cd97
+# %% ../nbs/04_tiny_imagenet_preact.ipynb #e72bebae
 def _fill(x, color): return torch.tensor(color, dtype=x.dtype, device=x.device).view(1, -1, 1, 1)
 
 def _framed(x, pad, color):
@@ -104,7 +104,7 @@ def random_erasing(
     inside = lambda size, start, length: (k := torch.arange(size, device=x.device)).ge(start) & k.lt(start + length)
     return torch.where((inside(H, top, h)[:, :, None] & inside(W, left, w)[:, None])[:, None], _fill(x, mean_color), x)
 
-# %% ../nbs/04_tiny_imagenet_preact.ipynb #95dd4e62
+# %% ../nbs/04_tiny_imagenet_preact.ipynb #af99c027
 def _warp(x, a=1., b=0., c=0., d=0., e=1., f=0.):
     "Each pixel from (a·x + b·y + c, d·x + e·y + f), in coordinates from the centre; parameters are numbers or tensors (N,)"
     n, ch, h, w = x.shape
@@ -117,7 +117,7 @@ def _warp(x, a=1., b=0., c=0., d=0., e=1., f=0.):
 
 def _rotate(x, m): return _warp(x, (c := m.deg2rad().cos()), -(s := m.deg2rad().sin()), 0., s, c)
 
-# %% ../nbs/04_tiny_imagenet_preact.ipynb #505a70e4
+# %% ../nbs/04_tiny_imagenet_preact.ipynb #01ce1994
 def _blend(x, other, m): return (x*(1 + m.view(-1, 1, 1, 1))).sub_(other*m.view(-1, 1, 1, 1)).clamp_(0, 255).byte()
 
 def _gray(x): return (.2989*x[:, :1] + .587*x[:, 1:2] + .114*x[:, 2:]).floor_()
@@ -133,7 +133,7 @@ def _sharpness(x, m):
     y[:, :, 1:-1, 1:-1] = s.div_(13).round_()                             # the margin stays
     return _blend(x, y, m)
 
-# %% ../nbs/04_tiny_imagenet_preact.ipynb #25e36b52
+# %% ../nbs/04_tiny_imagenet_preact.ipynb #53fc4b18
 def _posterize(x, m): return x & (-(1 << (8 - m.long()))).byte().view(-1, 1, 1, 1)
 def _solarize(x, m): return x ^ (x >= m.ceil().byte().view(-1, 1, 1, 1)).byte()*255
 
@@ -152,7 +152,7 @@ def _equalize(x, m):
     table = torch.where(step == 0, torch.arange(256, device=x.device), table).byte()   # too few values: left as they are
     return table.gather(2, v).view_as(x)
 
-# %% ../nbs/04_tiny_imagenet_preact.ipynb #937c5103
+# %% ../nbs/04_tiny_imagenet_preact.ipynb #93274ae2
 _trivial = {   # name: (function of images and strengths, 31 strengths, has a sign)
     'Identity': (lambda x, m: x, torch.zeros(31), False),
     'ShearX': (lambda x, m: _warp(x, b=m, c=m*x.shape[2]/2), torch.linspace(0, .99, 31), True),
@@ -217,7 +217,7 @@ def get_imagenet_dls(
     tfms = {k: training_preprocessor if k == 'train' else _normalize for k in sets}   # three channels: the same as `preprocess`
     return DataLoaders(sets, bs=bs, seed=seed, batch_tfm=tfms)
 
-# %% ../nbs/04_tiny_imagenet_preact.ipynb #056e7d86
+# %% ../nbs/04_tiny_imagenet_preact.ipynb #9a740160
 def _check_blocks(n): check_count('n_blocks', n)
 
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #a06730b0
@@ -269,7 +269,7 @@ class PreactivationResidualConv(nn.Module):
         return self.id_conv(x) if self.project else x
     def forward(self, x): return self.conv_b(self.conv_a(x)) + self.identity(x)
 
-# %% ../nbs/04_tiny_imagenet_preact.ipynb #0dfe5cef
+# %% ../nbs/04_tiny_imagenet_preact.ipynb #99e284a0
 def _check_net(nfs, n_blocks, p_drop):
     if not isinstance(nfs, Sequence) or isinstance(nfs, str) or len(nfs) < 2:
         raise ValueError(f"nfs: expected at least two numbers of channels, such as (32, 64, 128), got {nfs!r}")
@@ -361,7 +361,7 @@ def train(
     "AdamW (ε = 1e-5) with a one-cycle schedule, the table and the live loss"
     return train_1cycle(model, lr, n_epochs, extra_cbs, dls=dls, opt_func=partial(torch.optim.AdamW, eps=1e-5), **kwargs)
 
-# %% ../nbs/04_tiny_imagenet_preact.ipynb #2a1a4327
+# %% ../nbs/04_tiny_imagenet_preact.ipynb #2a0f47cc
 def _batch_norms(model): return [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
 
 def _set_mode(model, batch_stats):
