@@ -14,7 +14,7 @@ SLOW   ?=
 .PHONY: help train test notebooks export docs bench lint clean
 
 # glibc gives the kernel back each large block that torch frees and pays for it again, page by page, at the next step. Keeping up
-# to 4 GB of them made a training step on a CPU 1.65 times as fast. Other systems, and other allocators, take no notice.
+# to 4 GB of them spares a training step on a CPU that. Other systems, and other allocators, take no notice.
 ifeq ($(shell uname -s),Linux)
 train test notebooks bench: export MALLOC_MMAP_THRESHOLD_ ?= 4294967296
 train test notebooks bench: export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
