@@ -34,13 +34,14 @@ notebooks: $(DATA) ## run the notebooks from top to bottom and save their output
 	$(BIN)/python tools/run_notebooks.py $(if $(SLOW),--slow) $(ONLY)
 	@$(MAKE) --no-print-directory export
 
-export: $(READY) ## what is made from the notebooks: slowai/, README.md, the sidebar; and clean them
+export: $(READY) ## what is made from the notebooks: slowai/, README.md, the sidebar, llms.txt; and clean them
 	$(BIN)/nbdev_export
 	$(BIN)/nbdev_clean
 	$(BIN)/python -c 'from nbdev.quarto import *; refresh_quarto_yml(); nbdev_sidebar.__wrapped__()'
 	$(BIN)/python tools/readme.py
+	$(BIN)/python tools/llms.py
 
-docs: $(READY) ## build the site into _docs, without Quarto
+docs: $(READY) ## build the site into _docs, without Quarto: the pages, the reference, a map of the modules
 	$(BIN)/python tools/build_docs.py
 
 bench: $(DATA) ## the side-by-side benchmarks in bench/, one after the other

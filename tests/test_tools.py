@@ -52,6 +52,10 @@ def test_runner_saves_outputs_and_leaves_skipped_cells(project, run):
     assert nb.read_bytes() == was
     run(sys.executable, 'tools/run_notebooks.py', '--slow', 'nbs/00_a.ipynb', cwd=project)
     assert text(read(nb)[3]) == 'long run\n'
+    run(sys.executable, 'tools/run_notebooks.py', '--slow', cwd=project)
+    rows = json.loads((project/'results/bench_pages.json').read_text())
+    assert [(r['page'], r['slow']) for r in rows] == [('00_a.ipynb', False), ('00_a.ipynb', True)]
+    assert all(r['seconds'] > 0 and r['cores'] >= 1 and r['device'] for r in rows)
 
 
 def test_runner_leaves_a_failing_notebook_as_it_was(project, run):
@@ -59,7 +63,8 @@ def test_runner_leaves_a_failing_notebook_as_it_was(project, run):
     write(bad, words('# Bad'), code('print(1)', stream('before')), code('raise ValueError("no such thing")'))
     write(good, words('# Good'), code('print(2)'))
     was = bad.read_bytes()
-    res = run(sys.executable, 'tools/run_notebooks.py', cwd=project, ok=False)
+    res = run(sys.executable, 'tools/run_notebooks.py', '--no-record', cwd=project, ok=False)
+    assert not (project/'results').exists()
     assert res.returncode == 1 and 'no such thing' in res.stderr and 'failed: 00_bad.ipynb' in res.stderr
     assert bad.read_bytes() == was and text(read(good)[1]) == '2\n'
     assert sorted(o.name for o in (project/'nbs').iterdir()) == ['00_bad.ipynb', '01_good.ipynb']
@@ -115,23 +120,87 @@ def test_readme_is_rendered_and_checked(project, run):
     assert '09_gone.ipynb, which is not there' in run(*readme, cwd=project, ok=False).stderr
 
 
+def site_project(project):
+    "Two pages, one of them with a module"
+    for o in '_quarto.yml', 'styles.css', 'favicon.svg': shutil.copy(ROOT/'nbs'/o, project/'nbs'/o)
+    write(project/'nbs/index.ipynb', words('# Index\n\n> first'), words('See [A](00_a.ipynb) and `six`. $a^2$'))
+    six = '#| exports\ndef six(\n    n:int=6, # how many, above 0\n)->int: # as many\n    "Six, by `Half`"\n    return n'
+    half = '#| exports\nclass Half:\n    "One half"\n    def of(self,\n        n, # of what\n    ):\n        "A half of it"\n' + \
+           ''.join(f'        x{i} = n\n' for i in range(12)) + '        return n/2'
+    png = 'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII='
+    write(project/'nbs/00_a.ipynb', words('# A\n\n> one'), code('#| default_exp a'), words('You will know `six`.\n\n## Numbers'),
+          code(six), code('assert six() == 6'), words('## Halves\n\nOf `six()` and `Half.of`, not of `nothing`.'), code(half),
+          code('plot()', shown(image_png=png)),
+          code('#| fig-alt: ["one", "a < b"]\nplot()', shown(image_png=png), shown(image_png=png)))
+    return project
+
+
+def built(project, run, **kw):
+    run(os.path.join(os.path.dirname(sys.executable), 'nbdev_export'), cwd=project)
+    res = run(sys.executable, 'tools/build_docs.py', cwd=project, **kw)
+    if 'could not fetch' in res.stdout: pytest.skip('npm reaches no registry')
+    return res
+
+
 def test_site_is_built_and_asks_no_other_host(project, run):
     if not shutil.which('npm'): pytest.skip('no npm')
-    for o in '_quarto.yml', 'styles.css': shutil.copy(ROOT/'nbs'/o, project/'nbs'/o)
-    write(project/'nbs/index.ipynb', words('# Index\n\n> first'), words('See [A](00_a.ipynb) and `six`. $a^2$'))
-    write(project/'nbs/00_a.ipynb', words('# A\n\n> one'), code('#| default_exp a'), code('#| export\ndef six():\n    "Six"\n    return 6'))
-    run(os.path.join(os.path.dirname(sys.executable), 'nbdev_export'), cwd=project)
-    res = run(sys.executable, 'tools/build_docs.py', cwd=project, PYTHONPATH=str(project))
-    if 'could not fetch' in res.stdout: pytest.skip('npm reaches no registry')
-    index = (project/'_docs/index.html').read_text()
-    assert (project/'_docs/a.html').exists() and 'href="a.html"' in index.replace('./', '')
-    assert (project/'_docs/site_libs/katex/katex.min.js').exists() and 'site_libs/katex/katex.min.js' in index
+    site = site_project(project)/'_docs'
+    built(project, run)
+    index = (site/'index.html').read_text()
+    assert 'href="a.html"' in index.replace('./', '') and 'href="reference/a.html#six"' in index
+    assert (site/'site_libs/katex/katex.min.js').exists() and 'site_libs/katex/katex.min.js' in index
     asks = r'<(?:script|img)[^>]+src="https?:|<link[^>]+rel="stylesheet"[^>]+href="https?:'
     asks += r'|@import\s*(?:url\()?["\']?(?:https?:)?//|url\(["\']?https?:'
-    for o in (project/'_docs').rglob('*'): assert o.suffix not in ('.html', '.css') or not re.search(asks, o.read_text())
-    write(project/'nbs/index.ipynb', words('# Index\n\n> first'), words('[gone](00_gone.ipynb)'))
-    res = run(sys.executable, 'tools/build_docs.py', cwd=project, ok=False, PYTHONPATH=str(project))
-    assert res.returncode == 1 and '00_gone' in res.stderr
+    for o in site.rglob('*'): assert o.suffix not in ('.html', '.css') or not re.search(asks, o.read_text())
+    was = {str(o.relative_to(site)): o.read_bytes() for o in site.rglob('*') if o.is_file()}
+    built(project, run)
+    assert {str(o.relative_to(site)): o.read_bytes() for o in site.rglob('*') if o.is_file()} == was
+    write(project/'nbs/index.ipynb', words('# Index\n\n> first'), words('[gone](00_gone.ipynb), [A](00_a.ipynb#nowhere)'))
+    write(project/'nbs/01_b.ipynb', words('# B\n\n> two'), words('## At once'))
+    res = built(project, run, ok=False)
+    assert res.returncode == 1 and 'index.html: 00_gone' in res.stderr and 'index.html: a.html#nowhere' in res.stderr
+    assert '01_b.ipynb: no words before its first section' in res.stderr
+
+
+def test_page_tells_what_it_takes_and_folds_its_code(project, run):
+    if not shutil.which('npm'): pytest.skip('no npm')
+    site = site_project(project)/'_docs'
+    (project/'results').mkdir()
+    rows = [dict(page='00_a.ipynb', slow=s, device=d, cores=c, seconds=n)
+            for s, d, c, n in [(False, 'cpu', 2, 200), (True, 'cpu', 2, 7200), (False, 'cpu', 1, 999), (True, 'Some GPU', 8, 60)]]
+    (project/'results/bench_pages.json').write_text(json.dumps(rows))
+    built(project, run)
+    page = (site/'a.html').read_text()
+    facts = dict(re.findall(r'<dt>([^<]*)</dt><dd>([^<]*)</dd>', page))
+    cpu, gpu = '3 min, 2.0 hours with its long runs', '60 s with its long runs'
+    assert facts == {'To read': 'about 1 min', 'To run on two cores': cpu, 'On a GPU': gpu}
+    assert 'https://colab.research.google.com/github/slowai/slowai/blob/main/nbs/00_a.ipynb' in page
+    assert (site/'notebooks/00_a.ipynb').read_bytes() == (project/'nbs/00_a.ipynb').read_bytes()
+    assert 'href="notebooks/00_a.ipynb" download' in page
+    learn = r'class="sl-learn">\s*<p><span class="sl-title">What you will learn</span></p>\s*'
+    assert re.search(learn + '<p>You will know <a href="reference/a.html#six"><code>six</code></a>', page)
+    assert '<summary>One half · 19 lines</summary>' in page and page.count('class="code-fold"') == 1
+    assert re.search(r'id="six" class="sl-def">\s*<p><a href="reference/a.html#six"', page)
+    assert '<code>nothing</code>' in page and 'href="reference/a.html#Half.of"><code>Half.of</code></a>' in page
+    alts = re.findall(r'<img alt="([^"]*)"[^>]*src="pictures/\w+\.png" width="1" height="1" loading="lazy"', page)
+    assert alts[0].startswith('A picture in the section “Halves”') and alts[1:] == ['one', 'a &lt; b']
+
+
+def test_reference_and_map_are_made_from_the_package(project, run):
+    src = site_project(project)/'build/site'
+    run(os.path.join(os.path.dirname(sys.executable), 'nbdev_export'), cwd=project)
+    run(sys.executable, 'tools/build_docs.py', '--sources', 'build/site', cwd=project)
+    ref = (src/'reference/a.qmd').read_text()
+    assert '## six {#six}' in ref and 'six(n=6) -> int' in ref
+    assert 'Six, by [`Half`](a.qmd#Half)' in ref and '**Returns** `int`: as many' in ref
+    row = '<th scope="row"><code>n</code></th><td><code>int</code></td><td><code>6</code></td><td>how many, above 0</td>'
+    assert row in ref and '### Half.of {#Half.of}' in ref and '[Halves](../a.ipynb#half)' in ref
+    line = (project/'slowai/a.py').read_text().splitlines().index('def six(') + 1
+    assert f'[source](https://github.com/slowai/slowai/blob/main/slowai/a.py#L{line}-L{line+4})' in ref
+    assert 'id="map-a"' in (src/'map.qmd').read_text() and (src/'reference/index.qmd').exists()
+    assert 'reference/a.qmd' in (src/'sidebar.yml').read_text() and '- 00_a.ipynb' in (project/'nbs/sidebar.yml').read_text()
+    res = run(sys.executable, 'tools/build_docs.py', '--sources', 'build/site', cwd=project, ok=False)
+    assert res.returncode == 1 and 'a folder that is not there yet' in res.stderr
 
 
 def test_site_of_quarto_is_made_to_ask_no_other_host(project, run):
@@ -141,11 +210,11 @@ def test_site_of_quarto_is_made_to_ask_no_other_host(project, run):
     (site/'a.html').write_text('<link href="https://cdn.example.org/x.css" rel="stylesheet">' + own +
                                '<script src="https://cdn.example.org/require.min.js" integrity="sha" crossorigin="anonymous"></script>')
     (site/'libs/theme.css').write_text('@import"https://fonts.example.org/css2?family=Some+Font:wght@300;400&display=swap";body{color:red}')
-    run(sys.executable, 'tools/build_docs.py', '--localise', '_docs', cwd=project)
+    run(sys.executable, 'tools/build_docs.py', '--finish', '_docs', cwd=project)
     assert (site/'a.html').read_text() == own
     assert (site/'libs/theme.css').read_text() == 'body{color:red}'
     (site/'a.html').write_text('<img src="https://example.org/a.png">')
-    res = run(sys.executable, 'tools/build_docs.py', '--localise', '_docs', cwd=project, ok=False)
+    res = run(sys.executable, 'tools/build_docs.py', '--finish', '_docs', cwd=project, ok=False)
     assert res.returncode == 1 and 'a.html: https://example.org/a.png' in res.stderr
 
 

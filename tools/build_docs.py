@@ -1,116 +1,116 @@
-"""Build the site into _docs without Quarto, from the same nbs/_quarto.yml: nbdev's own processing, then smalldocs
+"""Build the site into _docs without Quarto, from the same nbs/_quarto.yml: our own pages (tools/docs), then smalldocs
 
 A reader's browser asks no other host for anything: formulas are set by KaTeX from the site itself (the npm package, fetched once), and web
-fonts give way to the reader's own. `--localise DIR` does that second half alone, on a site that Quarto built."""
+fonts give way to the reader's own. With `--sources DIR` the pages are only written, for `quarto render DIR`; `--finish DIR` does the last
+steps on a site that Quarto built."""
 import argparse
 import json
 import os
-import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+import yaml
+from docs import modmap, reference
+from docs.finish import broken, localise, notebooks, pictures, undate
+from docs.links import Links
+from docs.pages import notebook_page, relink
+from docs.symbols import page_name, read_package
 from nbdev.config import get_config
+from nbdev.doclinks import nbglob
 from nbdev.quarto import nbdev_sidebar, refresh_quarto_yml
-from nbdev.serve import proc_nbs
 from smalldocs.config import load
 from smalldocs.site import Site
 
-KATEX = '0.16.47'
-CDN = re.compile(r'https://cdn\.jsdelivr\.net/npm/katex@[\d.]+/dist')
-SCRIPT = re.compile(r'<script\b[^>]*\bsrc="(?:https?:)?//[^"]*"[^>]*>\s*</script>')
-STYLE = re.compile(r'<link\b(?=[^>]*\brel="(?:stylesheet|preconnect|preload)")[^>]*\bhref="(?:https?:)?//[^"]*"[^>]*>')
-FONT = re.compile(r'@import\s*(?:url\()?\s*["\']?(?:https?:)?//[^"\')]*["\']?\s*\)?[^;]*;')
-OUTSIDE = re.compile(r'<(?:img|iframe|source|video|audio|embed|object)\b[^>]*\b(?:src|data)="((?:https?:)?//[^"]*)"')
+
+class Known:
+    "What is known of the whole site while its pages are written"
+    def __init__(self,
+        cfg, # nbdev's config
+    ):
+        self.cfg, self.modules, self.notebooks = cfg, read_package(cfg), sorted(nbglob(as_path=True))
+        self.links = Links(self.modules, cfg.lib_path.name)
+        self.symbols = {o.name: o for m in reversed(self.modules) for s in m.symbols for o in [s, *s.methods]}
+        self.names = {o.name: f"{page_name(o.name)}.ipynb" for o in self.notebooks}
+        self.lacking = []   # what pages should have and have not
+        self.records, path = {}, cfg.config_path/'results/bench_pages.json'
+        for r in json.loads(path.read_text(encoding='utf-8')) if path.exists() else []: self.records.setdefault(r['page'], []).append(r)
+
+    def module_of(self, notebook):
+        "The module that a notebook builds, or None"
+        return next((m.name for m in self.modules if m.notebook == notebook), None)
 
 
-def katex(
-    cache, # a folder to keep it in, so that the next build needs no network
+def sidebar(
+    text, # nbdev's sidebar.yml
+    site, # what is known of the whole site
+    ref, # the reference's pages
 ):
-    "KaTeX's `dist` folder from the npm package, or None where npm can't fetch it"
-    dist = cache/'node_modules/katex/dist'
-    if dist.exists() and json.loads((dist.parent/'package.json').read_text())['version'] == KATEX: return dist
-    if not shutil.which('npm'): return print('npm is not here: formulas stay as they were written')
-    cache.mkdir(parents=True, exist_ok=True)
-    cmd = 'npm install --silent --no-save --no-package-lock --ignore-scripts --no-audit --no-fund --prefix'.split()
-    if subprocess.run([*cmd, str(cache), f'katex@{KATEX}'], stdin=subprocess.DEVNULL).returncode:
-        return print(f'npm could not fetch katex@{KATEX}: formulas stay as they were written')
-    return dist
-
-
-def localise(
-    docs, # a built site
-    cache, # where KaTeX is kept
-):
-    "Make a site ask no other host for anything. Returns what it still asks for"
-    left, dist, math = [], None, any(CDN.search(p.read_text(encoding='utf-8')) for p in docs.rglob('*.html'))
-    if math: dist = katex(cache)
-    for o in [p for g in ('katex.min.*s', 'contrib/auto-render.min.js', 'fonts/*.woff2') for p in dist.glob(g)] if dist else []:
-        to = docs/'site_libs/katex'/o.relative_to(dist)
-        to.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(o, to)
-    for p in docs.rglob('*.html'):
-        old = new = p.read_text(encoding='utf-8')
-        if dist: new = CDN.sub(os.path.relpath(docs/'site_libs/katex', p.parent).replace(os.sep, '/'), new)
-        for r in SCRIPT, STYLE, FONT: new = r.sub('', new)
-        if new != old: p.write_text(new, encoding='utf-8')
-        left += [f"{p.relative_to(docs)}: {o}" for o in OUTSIDE.findall(new)]
-    for p in docs.rglob('*.css'):
-        old = p.read_text(encoding='utf-8')
-        new = FONT.sub('', old)
-        if new != old: p.write_text(new, encoding='utf-8')
-        left += [f"{p.relative_to(docs)}: {o}" for o in re.findall(r'url\(\s*["\']?((?:https?:)?//[^"\')]*)', new)]
-    return left
+    "The sidebar with the pages' own names, and the reference below them"
+    def named(o):
+        if isinstance(o, dict): return {k: named(v) for k, v in o.items()}
+        return [named(x) for x in o] if isinstance(o, list) else site.names.get(o, o)
+    d = named(yaml.safe_load(text))
+    if ref: d['website']['sidebar']['contents'].append({'section': 'Reference', 'contents': ['map.qmd', *(f"reference/{o}" for o in ref)]})
+    return yaml.safe_dump(d, sort_keys=False)
 
 
 def sources(
     dest, # a new folder
     cfg, # nbdev's config
 ):
-    "Put what smalldocs needs into `dest`: nbdev's processed pages under the names that they are published by, linked to each other"
-    shutil.copytree(proc_nbs(n_workers=0), dest, ignore=shutil.ignore_patterns(cfg.doc_path.name))
-    names, base = {}, f"{cfg.doc_host}{cfg.doc_baseurl}/"
-    for p in dest.glob('*.ipynb'):
-        text = p.read_text(encoding='utf-8')
-        p.write_text(text.replace(f"]({base}", ']('), encoding='utf-8')   # nbdev links to the published site
-        m = re.search(r'^output-file: *(\S+)\.html', ''.join(json.loads(text)['cells'][0]['source']), re.M)
-        if m and m[1] != p.stem: names[p.name] = f"{m[1]}.ipynb"
-    for a, b in names.items(): (dest/a).rename(dest/b)
-    for p in [*dest.glob('*.yml'), *dest.glob('*.ipynb')]:
-        text = p.read_text(encoding='utf-8')
-        pre = '](' if p.suffix == '.ipynb' else '- '
-        for a, b in names.items(): text = text.replace(pre + a, pre + b)
-        p.write_text(text, encoding='utf-8')
+    "Write the site's sources into `dest`: pages under the names that they are published by, the reference, the map, the settings"
+    refresh_quarto_yml()
+    nbdev_sidebar.__wrapped__()
+    site, ref = Known(cfg), []
+    skip = lambda folder, names: [o for o in names if o.endswith('.ipynb') or o.startswith('.') or o == cfg.doc_path.name]
+    shutil.copytree(cfg.nbs_path, dest, ignore=skip)
+    os.environ['IN_TEST'] = '1'   # as nbdev has it while it makes pages
+    for o in site.notebooks: notebook_page(o, dest/o.parent.relative_to(cfg.nbs_path)/site.names[o.name], site)
+    del os.environ['IN_TEST']
+    for o in dest.rglob('*.qmd'): o.write_text(site.links.markdown(relink(o.read_text(encoding='utf-8'), site.names)), encoding='utf-8')
+    if site.modules:
+        ref = reference.Pages(site.modules, site.links, cfg).write(dest/'reference')
+        (dest/'map.qmd').write_text(modmap.page(site.modules, cfg.lib_path.name), encoding='utf-8')
+    side = dest/'sidebar.yml'
+    side.write_text(sidebar(side.read_text(encoding='utf-8'), site, ref), encoding='utf-8')
+    return site
 
 
 def build(
     cfg, # nbdev's config
 ):
-    "Build the site. Returns the links that lead nowhere"
-    refresh_quarto_yml()
-    nbdev_sidebar.__wrapped__()
+    "Build the site, all but the last steps. Returns what its pages should have and have not"
     with tempfile.TemporaryDirectory() as tmp:
         src = Path(tmp)/'src'
-        sources(src, cfg)
+        known = sources(src, cfg)
         site = Site(load(src), quiet=True)
         site.build()
         shutil.rmtree(cfg.doc_path, ignore_errors=True)
         shutil.move(site.out, cfg.doc_path)
-    return [f"{page}: {link}" for page, link in site.broken]
+    notebooks(cfg.doc_path, known.notebooks)
+    return known.lacking
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('--localise', type=Path, metavar='DIR', help='only make this built site independent of other hosts')
+    p.add_argument('--sources', type=Path, metavar='DIR', help='only write the sources of the pages there, for Quarto')
+    p.add_argument('--finish', '--localise', type=Path, metavar='DIR', help='only do the last steps on this built site')
     args, cfg = p.parse_args(), get_config()
-    broken = [] if args.localise else build(cfg)
-    docs = args.localise or cfg.doc_path
+    if args.sources:
+        if args.sources.exists(): sys.exit(f"--sources {args.sources}: expected a folder that is not there yet; remove it first")
+        return sources(args.sources, cfg)
+    bad = [] if args.finish else build(cfg)
+    docs = args.finish or cfg.doc_path
     left = localise(docs, cfg.config_path/'.venv/share/slowai')
-    for o in broken: print(f"a link that leads nowhere: {o}", file=sys.stderr)
-    for o in left: print(f"a request to another host: {o}", file=sys.stderr)
-    if broken or left: sys.exit(1)
+    pictures(docs)
+    undate(docs)
+    if args.finish: notebooks(docs, sorted(nbglob(as_path=True)))
+    else: bad += broken(docs)   # Quarto names some places on a page in its own way
+    for o in bad: print(f"to mend: {o}", file=sys.stderr)
+    for o in left: print(f"to mend, a request to another host: {o}", file=sys.stderr)
+    if bad or left: sys.exit(1)
     print(f"{len(list(docs.rglob('*.html')))} pages in {docs.name}/: open {docs.name}/index.html")
 
 

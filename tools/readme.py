@@ -7,12 +7,14 @@ import re
 import sys
 from pathlib import Path
 
+import yaml
 from execnb.nbio import read_nb
 from nbdev.config import get_config
 from nbdev.process import extract_directives
 
 HEAD = '<!-- Made from nbs/index.ipynb by tools/readme.py: edit the notebook. -->'
 LINK = re.compile(r'(\]\(|\b(?:src|href)=")([^)"\s]+)')
+ALT = re.compile(r'^\s*#\s*\|\s*fig-alt:\s*(.+)', re.M)
 
 
 def relink(
@@ -29,9 +31,20 @@ def relink(
     return LINK.sub(one, text)
 
 
+def alt_text(
+    source, # of a cell
+    i, # the number of one of its outputs
+):
+    "What `#| fig-alt` says of that output: one text for all, or a list with one for each, as Quarto reads it"
+    found = ALT.search(source)
+    alt = yaml.safe_load(found[1]) if found else ''
+    return (alt[i] if i < len(alt) else '') if isinstance(alt, list) else alt
+
+
 def render_output(
     out, # one output of a cell
     name, # what a picture in it is to be called
+    alt, # what one sees on it, for those who don't
     cfg, # nbdev's config
 ):
     "One output as Markdown, and the pictures to write: {path under the notebooks' folder: bytes}"
@@ -44,7 +57,8 @@ def render_output(
     for mime, ext in ('image/svg+xml', 'svg'), ('image/png', 'png'):
         if mime not in data: continue
         raw = text(data[mime]).encode() if ext == 'svg' else base64.b64decode(text(data[mime]))
-        return f"![]({cfg.nbs_path.name}/{name}.{ext})", {f"{name}.{ext}": raw}
+        escaped = re.sub(r'([\\\[\]])', r'\\\1', alt)
+        return f"![{escaped}]({cfg.nbs_path.name}/{name}.{ext})", {f"{name}.{ext}": raw}
     return f"```\n{text(data['text/plain'])}\n```", {}
 
 
@@ -54,6 +68,7 @@ def render_cell(
 ):
     "One cell as blocks of Markdown, and the pictures to write"
     if cell.cell_type != 'code': return [relink(''.join(cell.source).strip(), cfg)], {}
+    source = cell.source
     direc = {k.rstrip(':'): v for k, v in (extract_directives(cell) or {}).items()}
     off = lambda k: (direc.get(k) or [''])[0].lower() == 'false'
     code = re.sub(r'^\s*#\s*\|.*\n?', '', cell.source, flags=re.M).strip()
@@ -61,7 +76,7 @@ def render_cell(
     blocks, pics = [] if off('echo') or 'hide_input' in direc else [f"```python\n{code}\n```"], {}
     if off('output') or 'hide_output' in direc: return blocks, pics
     for i, out in enumerate(cell.get('outputs', [])):
-        block, pic = render_output(out, f"images/{Path(cfg.readme_nb).stem}-{cell.id}-{i}", cfg)
+        block, pic = render_output(out, f"images/{Path(cfg.readme_nb).stem}-{cell.id}-{i}", alt_text(source, i), cfg)
         blocks.append(block)
         pics.update(pic)
     return blocks, pics

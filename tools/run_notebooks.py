@@ -1,4 +1,6 @@
-"Run notebooks top to bottom in fresh kernels and save what comes out: `python tools/run_notebooks.py [--slow] [nbs/01_conv.ipynb …]`"
+"""Run notebooks top to bottom in fresh kernels and save what comes out: `python tools/run_notebooks.py [--slow] [nbs/01_conv.ipynb …]`
+
+How long each took goes to results/bench_pages.json, from which the site tells its readers; `--no-record` leaves that file alone."""
 import argparse
 import json
 import os
@@ -68,13 +70,46 @@ def run(
     return time.time() - start
 
 
+def circumstances():
+    "What decides how long a page takes: the device that torch would take, and how many cores it may use"
+    import torch
+    gpu = torch.accelerator.current_accelerator(check_available=True)
+    name = 'cpu' if gpu is None else torch.cuda.get_device_name() if gpu.type == 'cuda' else gpu.type
+    return dict(device=name, cores=torch.get_num_threads())
+
+
+def record(
+    path, # the file of records; made if it is not there
+    page, # the notebook's name
+    seconds, # how long it took
+    slow, # did its `#| slow` cells run?
+    where, # device and cores, as `circumstances` gives them
+):
+    "Write down how long a page took, in place of its former run under the same circumstances"
+    key = dict(page=page, slow=slow, **where)
+    old = json.loads(path.read_text(encoding='utf-8')) if path.exists() else []
+    rows = [r for r in old if any(r[k] != v for k, v in key.items())] + [key | dict(seconds=round(seconds, 1))]
+    rows.sort(key=lambda r: (r['page'], r['device'], r['cores'], r['slow']))
+    path.parent.mkdir(exist_ok=True)
+    write_atomically(path, '[\n' + ',\n'.join(json.dumps(r) for r in rows) + '\n]\n')
+
+
+def has_slow_cells(
+    path, # a notebook
+):
+    "Whether a notebook has cells that only `--slow` runs"
+    return any('slow' in (extract_directives(c, remove=False) or {}) for c in nbformat.read(path, 4).cells if c.cell_type == 'code')
+
+
 def main():
-    p = argparse.ArgumentParser(description=__doc__)
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('notebooks', nargs='*', type=Path, help='which ones; all of them, in order, if none is named')
     p.add_argument('--slow', action='store_true', help='run the `#| slow` cells too; without it they keep their saved outputs')
     p.add_argument('--timeout', type=int, help='seconds that one cell may take')
+    p.add_argument('--no-record', action='store_true', help='do not write down how long each took')
     args = p.parse_args()
     cfg = get_config()
+    where = None if args.no_record else circumstances()
     flags = frozenset() if args.slow else frozenset(cfg.tst_flags.split())
     # the kernels find this tree's slowai first, and draw as Jupyter draws
     os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, [str(cfg.config_path), os.environ.get('PYTHONPATH')]))
@@ -84,7 +119,11 @@ def main():
                        PYTHONWARNINGS=','.join(filter(None, [os.environ.get('PYTHONWARNINGS'), 'ignore:IProgress not found'])))
     failed = []
     for nb in args.notebooks or sorted(nbglob(as_path=True)):
-        try: print(f"{nb.name:32} {run(nb.absolute(), flags, args.timeout):7.1f} s", flush=True)
+        try:
+            seconds = run(nb.absolute(), flags, args.timeout)
+            print(f"{nb.name:32} {seconds:7.1f} s", flush=True)
+            slow = args.slow and has_slow_cells(nb)
+            if where: record(cfg.config_path/'results/bench_pages.json', nb.name, seconds, slow, where)
         except (CellExecutionError, DeadKernelError, TimeoutError) as e:
             failed.append(nb.name)
             print(f"{nb.name:32}  failed and left as it was\n{e}", file=sys.stderr, flush=True)

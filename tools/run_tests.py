@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ET
+from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,18 +58,19 @@ def run_pytest(
     paths, # test files or folders
     timeout, # seconds they may take together
 ):
-    "Run pytest; how many tests passed, failed and were skipped, and whether pytest itself came to a proper end"
+    "Run pytest; how many tests passed and failed, and why others were skipped: {reason: how many}. Breaking off is a failure"
     with tempfile.TemporaryDirectory() as tmp:
         xml = Path(tmp)/'junit.xml'
         cmd = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '--durations=5', f"--junit-xml={xml}", *map(str, paths)]
         try: code = subprocess.run(cmd, cwd=ROOT, env={**os.environ, **ENV}, stdin=subprocess.DEVNULL, timeout=timeout).returncode
         except subprocess.TimeoutExpired: code = say(f"pytest stopped after {timeout} s")
-        suites = ET.parse(xml).getroot().iter('testsuite') if xml.exists() else []
+        root = ET.parse(xml).getroot() if xml.exists() else ET.Element('none')
         n = dict.fromkeys(('tests', 'failures', 'errors', 'skipped'), 0)
-        for s in suites: n = {k: v + int(s.get(k, 0)) for k, v in n.items()}
+        for s in root.iter('testsuite'): n = {k: v + int(s.get(k, 0)) for k, v in n.items()}
+        skipped = Counter(o.get('message', '') for o in root.iter('skipped'))
     failed = n['failures'] + n['errors']
     if code != 0 and not failed: failed = 1   # pytest broke off, or found no test
-    return n['tests'] - n['failures'] - n['errors'] - n['skipped'], failed, n['skipped']
+    return n['tests'] - n['failures'] - n['errors'] - n['skipped'], failed, skipped
 
 
 def main():
@@ -91,7 +93,7 @@ def main():
     if tests or not args.paths:
         p, f, skipped = run_pytest(tests or [ROOT/'tests'], args.timeout)
         passed, failed = passed + p, failed + f
-        if skipped: say(f"{skipped} tests of tests/ were skipped; their reasons: python -m pytest -rs tests")
+        for why, n in skipped.items(): say(f"{n} tests of tests/ DID NOT RUN: {why}")
     say(f"{time.time()-start:.0f} s in all")
     say(f"{passed} passed, {failed} failed")
     sys.exit(not passed or failed > 0)
