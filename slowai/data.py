@@ -142,7 +142,7 @@ def _whole(name, val, lo, hi=math.inf, hint=None):
     span = f"of at least {lo}" if hi == math.inf else f"from {lo} to {hi}"
     raise ValueError(f"{name}: expected a whole number {span}, got {val!r}" + (f"; {hint}" if hint else f"; try {max(lo, 1)}"))
 
-# %% ../nbs/00_data.ipynb #20b7fa9e
+# %% ../nbs/00_data.ipynb #b16f2490
 def show_images(
     images:torch.Tensor|Sequence[torch.Tensor], # (N, C, H, W) with one channel or three, at most 500; uint8, or float of any range
     titles:Sequence|None=None,                  # one title for each image
@@ -156,12 +156,13 @@ def show_images(
         raise ValueError(f"titles: expected one for each of {len(x)} images, got {len(titles)}")
     ncols = min(_whole('ncols', ncols, 1), len(x))
     nrows = math.ceil(len(x) / ncols)
-    fig, axs = plt.subplots(nrows, ncols, figsize=(ncols * scale, nrows * (scale + (.2 if titles is not None else 0))), squeeze=False)
+    lines = max(str(o).count('\n') + 1 for o in titles) if titles is not None else 0
+    fig, axs = plt.subplots(nrows, ncols, figsize=(ncols * scale, nrows * (scale + .2 * lines)), squeeze=False)
     for ax in axs.flat: ax.axis('off')
     for i, (ax, o) in enumerate(zip(axs.flat, x, strict=False)):
-        ax.imshow(o[0] if len(o) == 1 else o.permute(1, 2, 0), cmap=cmap, vmin=0, vmax=1)
+        ax.imshow(o[0] if len(o) == 1 else o.permute(1, 2, 0), cmap=cmap, vmin=0, vmax=1, interpolation='nearest')
         if titles is not None: ax.set_title(str(titles[i]), fontsize=8, pad=3)
-    fig.tight_layout(pad=.2)
+    fig.tight_layout(pad=.2, h_pad=.5)
 
 # %% ../nbs/00_data.ipynb #b992bb1a
 def _rad(u, v): return (u * u + v * v).sqrt()

@@ -703,7 +703,8 @@ class EpochSchedulerCB(BaseSchedulerCB):
     def after_epoch(self, learn):
         if learn.training: self.sched.step()
 
-# %% ../nbs/02_learner.ipynb #bf2731df
+# %% ../nbs/02_learner.ipynb #0ebebe6a
+_said = dict(lr='learning rate', mom='momentum')
 def _lr(rec): return rec.pg['lr']
 def _momentum(rec): return rec.pg['betas'][0] if 'betas' in rec.pg else rec.pg.get('momentum', 0.)
 
@@ -721,7 +722,7 @@ class RecorderCB(Callback, order=30):
         "One picture for each thing recorded"
         fig, axes = plt.subplots(1, len(self.recs), figsize=figsize or (3.5*len(self.recs), 2.4), squeeze=False)
         for ax,(k,v) in zip(axes.flat, self.recs.items()):
-            ax.plot([float(o) for o in v]); ax.set(title=k, xlabel='steps')
+            ax.plot([float(o) for o in v]); ax.set(title=_said.get(k, k), xlabel='steps')
         fig.tight_layout()
         return fig
 
@@ -894,35 +895,36 @@ def _seen(stats):
     if not hooks: raise ValueError("no activations were recorded: fit first, with modules to watch (a model with `layers`, or `mods=`)")
     return hooks
 
-# %% ../nbs/02_learner.ipynb #1d90a9ff
+# %% ../nbs/02_learner.ipynb #adb52fb4
+def _line(i, n): return dict(color=plt.cm.viridis(i/max(n, 2)), ls=('-', '--', '-.', ':')[i % 4], lw=1.3)
+
 @patch
 def mean_std_plot(self:ActivationStatsCB):
     "Mean and standard deviation of each layer's activations over the training steps"
     hooks = _seen(self)
-    fig, axes = plt.subplots(1, 2, figsize=(9, 3))
+    fig, axes = plt.subplots(1, 2, figsize=(8, 2.6))
     for i,h in hooks:
         steps = np.arange(len(h.means))*h.every
-        color = plt.cm.viridis(i/max(len(self), 2))
-        for ax,v in zip(axes, (h.means, h.stds)): ax.plot(steps, torch.stack(v).cpu(), color=color, label=f'layer {i}')
+        for ax,v in zip(axes, (h.means, h.stds)): ax.plot(steps, torch.stack(v).cpu(), label=f'layer {i}', **_line(i, len(self)))
     for ax,t in zip(axes, ('mean', 'standard deviation')): ax.set(title=t, xlabel='steps')
     axes[1].legend(fontsize='small', loc='center left', bbox_to_anchor=(1, .5))
     fig.tight_layout()
     return fig
 
-# %% ../nbs/02_learner.ipynb #74d423db
+# %% ../nbs/02_learner.ipynb #8e11ad25
 @patch
 def dead_plot(self:ActivationStatsCB):
     "Share of dead units of each layer over the training steps"
     hooks = _seen(self)
     fig, ax = plt.subplots(figsize=(5, 2.6))
     for i,h in hooks:
-        ax.plot(np.arange(len(h.dead))*h.every, torch.stack(h.dead).cpu(), color=plt.cm.viridis(i/max(len(self), 2)), label=f'layer {i}')
+        ax.plot(np.arange(len(h.dead))*h.every, torch.stack(h.dead).cpu(), label=f'layer {i}', **_line(i, len(self)))
     ax.set(xlabel='steps', ylabel='share of dead units', ylim=(-.03, 1.03))
     ax.legend(fontsize='small', loc='center left', bbox_to_anchor=(1, .5))
     fig.tight_layout()
     return fig
 
-# %% ../nbs/02_learner.ipynb #95b2ea72
+# %% ../nbs/02_learner.ipynb #abb9915c
 @patch
 def hist_plot(self:ActivationStatsCB, ncols=3):
     "Histogram of each layer's activations over time, as an image: steps to the right, values upwards, brighter is more (log)"
@@ -933,7 +935,7 @@ def hist_plot(self:ActivationStatsCB, ncols=3):
     for ax,(i,h) in zip(axes.flat, hooks):
         ax.set_axis_on(); ax.set_title(f'layer {i}', fontsize='small')
         img = torch.stack(h.hists).T.cpu().log1p()
-        ax.imshow(img, origin='lower', aspect='auto', extent=(0, len(h.hists)*h.every, *h.limits), cmap='viridis')
+        ax.imshow(img, origin='lower', aspect='auto', extent=(0, len(h.hists)*h.every, *h.limits), cmap='viridis', interpolation='nearest')
     fig.supxlabel('steps', fontsize='small'); fig.supylabel('activation', fontsize='small')
     return fig
 

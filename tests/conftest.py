@@ -18,23 +18,31 @@ def project_files():
     return sorted({o for o in found if o.is_file()})
 
 
+def copy_project(
+    dest, # a new folder
+):
+    "Copy the project's files to `dest`"
+    for o in project_files():
+        to = dest/o.relative_to(ROOT)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(o, to)
+    return dest
+
+
+def run_command(*cmd, cwd, ok=True, **env):
+    "Run a command as a user would type it; fails with its output if it fails"
+    environ = {k: v for k, v in os.environ.items() if k not in ('IN_TEST', 'PYTHONPATH', 'MPLBACKEND')}
+    cmd = [str(o) for o in cmd]
+    res = subprocess.run(cmd, cwd=cwd, env={**environ, **env}, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert not ok or res.returncode == 0, f"{' '.join(cmd)} ended with {res.returncode}\n{res.stdout[-4000:]}\n{res.stderr[-4000:]}"
+    return res
+
+
 @pytest.fixture
 def tree(tmp_path):
     "A copy of the project in a folder of its own"
-    for o in project_files():
-        dest = tmp_path/'tree'/o.relative_to(ROOT)
-        dest.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(o, dest)
-    return tmp_path/'tree'
+    return copy_project(tmp_path/'tree')
 
 
 @pytest.fixture
-def run():
-    "Run a command as a user would type it; fails with its output if it fails"
-    def _run(*cmd, cwd, ok=True, **env):
-        environ = {k: v for k, v in os.environ.items() if k not in ('IN_TEST', 'PYTHONPATH', 'MPLBACKEND')}
-        cmd = [str(o) for o in cmd]
-        res = subprocess.run(cmd, cwd=cwd, env={**environ, **env}, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-        assert not ok or res.returncode == 0, f"{' '.join(cmd)} ended with {res.returncode}\n{res.stdout[-4000:]}\n{res.stderr[-4000:]}"
-        return res
-    return _run
+def run(): return run_command

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 from docs import modmap, reference
-from docs.finish import broken, localise, notebooks, pictures, undate
+from docs.finish import broken, localise, named, notebooks, pictures, undate
 from docs.links import Links
 from docs.pages import notebook_page, relink
 from docs.symbols import page_name, read_package
@@ -33,6 +33,7 @@ class Known:
         self.links = Links(self.modules, cfg.lib_path.name)
         self.symbols = {o.name: o for m in reversed(self.modules) for s in m.symbols for o in [s, *s.methods]}
         self.names = {o.name: f"{page_name(o.name)}.ipynb" for o in self.notebooks}
+        self.base = f"{cfg.doc_host}{cfg.doc_baseurl}/"   # where it is published
         self.lacking = []   # what pages should have and have not
         self.records, path = {}, cfg.config_path/'results/bench_pages.json'
         for r in json.loads(path.read_text(encoding='utf-8')) if path.exists() else []: self.records.setdefault(r['page'], []).append(r)
@@ -69,7 +70,8 @@ def sources(
     os.environ['IN_TEST'] = '1'   # as nbdev has it while it makes pages
     for o in site.notebooks: notebook_page(o, dest/o.parent.relative_to(cfg.nbs_path)/site.names[o.name], site)
     del os.environ['IN_TEST']
-    for o in dest.rglob('*.qmd'): o.write_text(site.links.markdown(relink(o.read_text(encoding='utf-8'), site.names)), encoding='utf-8')
+    for o in dest.rglob('*.qmd'):
+        o.write_text(site.links.markdown(relink(o.read_text(encoding='utf-8'), site.names, site.base)), encoding='utf-8')
     if site.modules:
         ref = reference.Pages(site.modules, site.links, cfg).write(dest/'reference')
         (dest/'map.qmd').write_text(modmap.page(site.modules, cfg.lib_path.name), encoding='utf-8')
@@ -105,6 +107,7 @@ def main():
     docs = args.finish or cfg.doc_path
     left = localise(docs, cfg.config_path/'.venv/share/slowai')
     pictures(docs)
+    named(docs)
     undate(docs)
     if args.finish: notebooks(docs, sorted(nbglob(as_path=True)))
     else: bad += broken(docs)   # Quarto names some places on a page in its own way

@@ -79,6 +79,28 @@ def pictures(
         if new != old: p.write_text(new, encoding='utf-8')
 
 
+NAMED = [   # what smalldocs leaves without a name for those who don't see it, or without a way in for those who use the keyboard
+    (r'<a class="quarto-color-scheme-toggle([^"]*)" href="" title="([^"]*)"([^>]*)>(.*?)</a>',
+     r'<button type="button" class="quarto-color-scheme-toggle\1" title="\2" aria-label="\2"\3>\4</button>'),
+    (r'<button title="([^"]*)" class="code-copy-button">', r'<button type="button" title="\1" aria-label="\1" class="code-copy-button">'),
+    (r'<nav class="navbar ', '<nav aria-label="Site" class="navbar '),
+    (r'<nav class="quarto-secondary-nav"', '<nav aria-label="Where this page is" class="quarto-secondary-nav"'),
+    (r'<nav id="quarto-sidebar"', '<nav id="quarto-sidebar" aria-label="All pages"'),
+    (r'<nav id="TOC"', '<nav id="TOC" aria-label="On this page"'),
+    (r'<nav class="page-navigation"', '<nav class="page-navigation" aria-label="Previous and next"'),
+    (r'<div class="toc-actions">', '<div class="toc-actions" role="navigation" aria-label="This page on GitHub">')]
+
+
+def named(
+    docs, # a built site
+):
+    "Give buttons and landmarks the names that a screen reader says"
+    for p in sorted(docs.rglob('*.html')):
+        old = new = p.read_text(encoding='utf-8')
+        for a, b in NAMED: new = re.sub(a, b, new, flags=re.S)
+        if new != old: p.write_text(new, encoding='utf-8')
+
+
 def notebooks(
     docs, # a built site
     paths, # the notebooks

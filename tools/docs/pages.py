@@ -194,9 +194,10 @@ def lift_intro(
 def relink(
     text, # Markdown
     names, # {a notebook's file name: what its page is called}
+    base, # where the site is published, with a slash at the end
 ):
-    "Links to other notebooks, by the names that their pages go by"
-    return LINK.sub(lambda m: f"{m[1]}{names.get(m[2], m[2])}{m[3] or ''}{m[4]}", text)
+    "Links to other notebooks, by the names that their pages go by; links to the published site lead into this one"
+    return LINK.sub(lambda m: f"{m[1]}{names.get(m[2], m[2])}{m[3] or ''}{m[4]}", text.replace(f"]({base}", ']('))
 
 
 def notebook_page(
@@ -216,14 +217,14 @@ def notebook_page(
         site.lacking.append(f"{path.name}: no words before its first section say what the reader will learn")
     for c in [*([intro] if intro else []), *cells]:
         if c.cell_type == 'markdown':
-            c.source = site.links.markdown(relink(c.source, site.names), module)
+            c.source = site.links.markdown(relink(c.source, site.names, site.base), module)
             for m in re.finditer(r'^##+ +(.*)$', c.source, re.M): section = m[1]
         elif c.cell_type == 'code':
             describe(c, section)
             fold(c)
             for o in c.get('outputs', []):
                 md = o.get('data', {}).get('text/markdown')
-                if md: o['data']['text/markdown'] = site.links.markdown(relink(''.join(md), site.names), module).splitlines(True)
+                if md: o['data']['text/markdown'] = site.links.markdown(relink(''.join(md), site.names, site.base), module).splitlines(True)
     row = head(path.name, mins, running_time(site.records.get(path.name, [])), site.cfg)
     nb.cells = [*front, row, *([intro] if intro else []), *cells]
     for i, c in enumerate(nb.cells): c['id'] = f"{path.stem}-{i}"[-64:]

@@ -2,7 +2,7 @@
 import ast
 import html
 import re
-from inspect import isclass
+from inspect import isclass, isroutine
 
 from fastcore.docments import docments, empty
 
@@ -21,6 +21,14 @@ def function_of(
     "The function whose parameters are told: of a class, its constructor; None where it has none of its own in this package"
     if not isinstance(symbol.node, ast.ClassDef): return symbol.node
     return next((n for n in symbol.node.body if isinstance(n, ast.FunctionDef) and n.name == '__init__'), None)
+
+
+def made_doc(
+    symbol, # a value
+):
+    "What the docstring of a function says that was made by calling another one, such as a command; '' for other values"
+    doc = getattr(symbol.obj, '__doc__', None) if isroutine(symbol.obj) else None
+    return (doc or '').strip().partition('\n')[0]
 
 
 def fields(
@@ -127,7 +135,7 @@ class Pages:
         parts = [f"{'#'*level} {name} {{#{symbol.name}}}",
                  f"::: {{.sl-from}}\n{symbol.kind} · [source]({source_url(symbol, self.cfg)}) · built in {where}\n:::"]
         if symbol.kind == 'value':
-            return '\n\n'.join([*parts, f"```python\n{cut(ast.unparse(symbol.node))}\n```"])
+            return '\n\n'.join([*parts, f"```python\n{cut(ast.unparse(symbol.node))}\n```", made_doc(symbol)])
         bases = [ast.unparse(b) for b in getattr(symbol.node, 'bases', [])]
         doc = symbol.doc + (f" A kind of {', '.join(f'`{b}`' for b in bases)}." if bases else '')
         if bases and symbol.doc and symbol.doc[-1] not in '.!?': doc = doc.replace(' A kind of', '. A kind of', 1)
@@ -156,7 +164,8 @@ class Pages:
             out.append(f"## {self.cfg.lib_path.name}.{m.name} {{#{m.name}}}\n\n{self.links.markdown(m.doc, m.name, '')}.")
             rows = []
             for s in m.symbols:
-                said = code(cut(ast.unparse(s.node), 70)) if s.kind == 'value' else self.inline(s.doc.partition('\n')[0], m.name)
+                says = made_doc(s) if s.kind == 'value' else s.doc.partition('\n')[0]
+                said = self.inline(says, m.name) if says or s.kind != 'value' else code(cut(ast.unparse(s.node), 70))
                 rows.append(f'<div><dt><a href="{m.name}.html#{s.name}"><code>{s.name}</code></a></dt><dd>{said}</dd></div>')
             out.append('```{=html}\n<dl class="sl-names">\n' + '\n'.join(rows) + '\n</dl>\n```')
         return '\n\n'.join(out) + '\n'
