@@ -14,8 +14,8 @@ import yaml
 from conftest import ROOT, project_files
 
 BIN = Path(sys.executable).parent
-TOP = set('''settings.ini setup.py MANIFEST.in Makefile README.md LICENSE CHANGELOG.md CONTRIBUTING.md .gitignore .github .ci
-             nbs slowai results bench tests tools'''.split())
+TOP = set('''settings.ini setup.py MANIFEST.in Makefile README.md LICENSE CHANGELOG.md CONTRIBUTING.md CITATION.cff llms.txt
+             .gitignore .github .ci nbs slowai results bench tests tools'''.split())
 NBS = sorted((ROOT/'nbs').glob('*.ipynb'))
 MODULES = sorted(o for o in (ROOT/'slowai').glob('*.py') if o.name not in ('__init__.py', '_modidx.py'))
 each_page = pytest.mark.parametrize('nb', NBS, ids=lambda o: o.stem)
@@ -30,6 +30,7 @@ def settings():
 def cells(nb, kind='code'): return [c for c in json.loads(nb.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == kind]
 def source(cell): return ''.join(cell['source'])
 def exported(nb): return [c for c in cells(nb) if re.search(r'^#\s*\|\s*export', source(c), re.M)]
+def head(nb): return re.match(r'# (.+)\n+> (.+)', source(json.loads(nb.read_text(encoding='utf-8'))['cells'][0])).groups()
 def files(folder): return [o for o in sorted(folder.rglob('*')) if o.is_file() and '__pycache__' not in o.parts]
 def snapshot(folder): return {str(o.relative_to(folder)): o.read_bytes() for o in files(folder)}
 
@@ -37,6 +38,19 @@ def snapshot(folder): return {str(o.relative_to(folder)): o.read_bytes() for o i
 def parsed(cell):
     "A cell's syntax tree, its magics left out"
     return ast.parse(re.sub(r'^\s*[%!].*$', '', source(cell), flags=re.M))
+
+
+def slug(heading):
+    "The anchor that a heading gets on the site, as pandoc makes it"
+    text = re.sub(r'[^\w\s.-]', '', re.sub(r'\[([^]]*)\]\([^)]*\)', r'\1', heading).lower())
+    return re.sub(r'^[^a-z]+', '', re.sub(r'\s+', '-', text.strip()))
+
+
+def anchors(nb):
+    "Where a link into a page may lead: its headings, and the names that it exports"
+    found = {slug(h) for c in cells(nb, 'markdown') for h in re.findall(r'^#+ +(.+)', source(c), re.M)}
+    names = [re.findall(r'^(?:class|def) +(\w+)', source(c), re.M) for c in exported(nb)]
+    return found | {n.lower() for ns in names for n in ns}
 
 
 def outputs(nb):
@@ -73,6 +87,20 @@ def test_readme_is_the_index_page(run):
     run(sys.executable, 'tools/readme.py', '--check', cwd=ROOT)
 
 
+def test_readme_lists_every_page():
+    readme = (ROOT/'README.md').read_text(encoding='utf-8')
+    lines = [f"| [{title}](nbs/{o.name}) | {sub} |" for o in NBS if o.stem != 'index' for title, sub in [head(o)]]
+    assert not [o for o in lines if o not in readme], "run `make notebooks ONLY=nbs/index.ipynb`"
+
+
+def test_readme_pictures_are_described():
+    assert not re.search(r'!\[\]|<img(?![^>]*\balt="[^"]+")', (ROOT/'README.md').read_text(encoding='utf-8'))
+
+
+def test_llms_txt_is_up_to_date(run):
+    run(sys.executable, 'tools/llms.py', '--check', cwd=ROOT)
+
+
 # ---- the rules of a page
 
 @each_page
@@ -91,6 +119,22 @@ def test_saved_outputs_are_clean(nb):
     assert '\r' not in text and '\x1b[' not in text, "debris of a progress bar or of colours in the outputs"
     assert not re.search(r'Warning\b', text), "a warning in the outputs"
     if exported(nb): assert any(c.get('outputs') for c in cells(nb)), "no saved output: run `make notebooks`"
+
+
+@each_page
+def test_pictures_are_described(nb):
+    """A cell that shows a picture says what one sees on it: `#| fig-alt: "…"` for all of its pictures, or a list with a text for each
+    output, which is how Quarto counts; a picture within HTML or Markdown has its `alt`"""
+    bad = []
+    for c in cells(nb):
+        m = re.search(r'^#\s*\|\s*fig-alt:(.+)', source(c), re.M)
+        alt, shown = yaml.safe_load(m[1]) if m else None, [o.get('data', {}) for o in c.get('outputs', [])]
+        for i, data in enumerate(shown):
+            text = alt[i:i + 1] if isinstance(alt, list) else [alt]
+            if any(k.startswith('image/') for k in data) and not (text and text[0]): bad.append(source(c)[:80])
+            if re.search(r'<img(?![^>]*\balt=)', ''.join(data.get('text/html', []))): bad.append(f"HTML of {source(c)[:80]}")
+    bad += [o for c in cells(nb, 'markdown') for o in re.findall(r'!\[\]\([^)]*\)|<img(?![^>]*\balt=)', source(c))]
+    assert not bad, f"pictures that nobody describes: {bad}"
 
 
 @each_page
@@ -133,6 +177,20 @@ def test_links_lead_to_a_file(nb):
     "To another page by the notebook's own name (`01_conv.ipynb`), which works in Jupyter, on GitHub and on the site"
     links = [o for c in cells(nb, 'markdown') for o in re.findall(r'\]\(([^)\s#]+)', source(c))]
     assert not [o for o in links if not re.match(r'[a-z][a-z0-9+.-]*:|//', o) and not (nb.parent/o).exists()]
+
+
+@each_page
+def test_links_lead_to_a_section(nb):
+    links = [o for c in cells(nb, 'markdown') for o in re.findall(r'\]\(([\w.-]+\.ipynb)?#([^)\s]+)\)', source(c))]
+    assert not [(page, a) for page, a in links if a not in anchors(ROOT/'nbs'/page if page else nb)]
+
+
+def test_glossary_lists_its_terms():
+    nb = ROOT/'nbs/glossary.ipynb'
+    terms = [h for c in cells(nb, 'markdown') for h in re.findall(r'^### (.+)', source(c), re.M)]
+    said = '\n'.join(outputs(nb))
+    assert len(terms) >= 50 and len({slug(t) for t in terms}) == len(terms)
+    assert not [t for t in terms if f'[{t}](#{slug(t)})' not in said], "run `make notebooks ONLY=nbs/glossary.ipynb`"
 
 
 # ---- the package
@@ -178,6 +236,18 @@ def test_the_version_is_said_once():
     assert f"## [{version}]" in (ROOT/'CHANGELOG.md').read_text(encoding='utf-8')
 
 
+def test_citation_is_valid():
+    "Citation File Format 1.2.0: the required keys, no unknown one, the version and date of the last release"
+    cff, changes = yaml.safe_load((ROOT/'CITATION.cff').read_text(encoding='utf-8')), (ROOT/'CHANGELOG.md').read_text(encoding='utf-8')
+    known = """abstract authors cff-version commit contact date-released doi identifiers keywords license license-url message
+               preferred-citation references repository repository-artifact repository-code title type url version""".split()
+    assert {'authors', 'cff-version', 'message', 'title'} <= cff.keys() <= set(known)
+    assert cff['cff-version'] == '1.2.0' and cff['type'] == 'software'
+    assert all(o.get('name') or o.get('family-names') for o in cff['authors'])
+    assert cff['version'] == settings()['version'] and f"## [{cff['version']}] - {cff['date-released']}" in changes
+    assert cff['license'] == 'Apache-2.0' and settings()['license'] == 'apache2' and cff['repository-code'] == settings()['git_url']
+
+
 # ---- the files around it
 
 def test_nothing_else_lies_at_the_top():
@@ -205,6 +275,22 @@ def test_no_package_mirror_is_named():
     hosts = {h.rpartition('@')[2].partition(':')[0] for h in re.findall(r'https?://([^/\s"\']+)', asked)}
     texts = {o.relative_to(ROOT): o.read_bytes() for o in project_files()}
     assert not [(str(o), h) for o, text in texts.items() for h in hosts if h.encode() in text]
+
+
+def test_issue_forms_are_well_formed():
+    "GitHub shows a form only if all of it is in order, and says nothing otherwise"
+    folder = ROOT/'.github/ISSUE_TEMPLATE'
+    assert yaml.safe_load((folder/'config.yml').read_text(encoding='utf-8')).keys() <= {'blank_issues_enabled', 'contact_links'}
+    for o in sorted(folder.glob('[0-9]*.yml')):
+        form = yaml.safe_load(o.read_text(encoding='utf-8'))
+        needed, other = {'name', 'description', 'body'}, {'title', 'labels', 'assignees', 'projects', 'type'}
+        assert needed <= form.keys() <= needed | other, o.name
+        fields = [f for f in form['body'] if f['type'] != 'markdown']
+        assert fields and len({f['id'] for f in fields}) == len(fields), o.name
+        for f in fields:
+            assert f['type'] in ('input', 'textarea', 'dropdown', 'checkboxes') and f['attributes']['label'], o.name
+            if f['type'] in ('dropdown', 'checkboxes'): assert f['attributes']['options'], o.name
+    assert (ROOT/'.github/PULL_REQUEST_TEMPLATE.md').is_file()
 
 
 def test_no_big_files():

@@ -95,7 +95,7 @@ def test_hostile_checkpoint_runs_nothing(saved, monkeypatch):
 
 DESCRIPTIONS = {
     'newer format': (dict(format=99), 'expected format 1, got 99; it may come from a newer slowai'),
-    'a function by name': (dict(arch='os.system'), "model: expected one of cnn, deeper, residual, double, timm:<name>, got 'os.system'"),
+    'a function by name': (dict(arch='os.system'), "timm:<name>, got 'os.system'"),
     'a network from the hub': (dict(arch='timm:hf-hub:evil/model', args={}), 'timm has no model'),
     'no architecture': (dict(arch=None), "the description lacks 'arch'"),
     'architecture a number': (dict(arch=7), 'model: expected one of'),
@@ -107,6 +107,7 @@ DESCRIPTIONS = {
     'another number of classes': (dict(classes=list('abcd')), "the weights don't fit this architecture; shapes:"),
     'std 0': (dict(std=[0.]), 'std: expected numbers above 0'),
     'size of one number': (dict(size=[28]), 'size: expected (height, width)'),
+    'an unknown way to fit': (dict(fit='stretch'), 'fit: expected one of crop, squash'),
 }
 
 
@@ -220,6 +221,26 @@ def test_an_empty_folder(clf, tmp_path):
 
 def test_missing_picture(clf, tmp_path):
     with pytest.raises(DataError, match='there is no such picture'): predict(clf, tmp_path/'x.png')
+
+
+def test_a_large_jpeg_is_decoded_at_a_fraction_and_says_its_real_size(clf, tmp_path):
+    im = Image.linear_gradient('L').resize((1600, 1200))
+    im.save(tmp_path/'a.jpg'); im.save(tmp_path/'a.png')
+    a, b = predict(clf, tmp_path/'a.jpg'), predict(clf, tmp_path/'a.png')
+    assert a.changes == b.changes == ['1200×1600 → 28×28, centre cut out']
+    assert (a.images.float() - b.images.float()).abs().max() <= 4
+    assert inf.open_picture(tmp_path/'a.jpg', clf.size).size == (200, 150)
+
+
+def test_the_way_of_fitting_is_saved(clf, tmp_path):
+    picture(tmp_path/'a.png', size=(40, 30))
+    path = save_model(Classifier(**{**vars(clf), 'fit': 'squash'}), tmp_path/'squash')
+    assert predict(path, tmp_path/'a.png').changes == ['30×40 → 28×28, squashed']
+    assert predict(path, tmp_path/'a.png', fit='crop').changes == ['30×40 → 28×28, centre cut out']
+
+
+def test_a_file_from_before_the_fit_was_saved(saved):
+    assert load_model(change(saved, fit=None)).fit == 'crop'
 
 
 def test_the_way_of_a_picture_does_not_matter(clf, tmp_path):
