@@ -4,6 +4,7 @@ Each notebook runs in a process of its own, one after the other: two at once wou
 The last line is `N passed, N failed`, a notebook counting as one test; the exit status is 0 only if something passed and nothing failed."""
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -81,6 +82,8 @@ def main():
     p.add_argument('--one', action='store_true', help=argparse.SUPPRESS)
     args = p.parse_args()
     args.paths = [o.resolve() for o in args.paths]
+    # what a script starts in the background is deaf to Ctrl-C, and so is all that it starts; some tests press it
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN: signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(ROOT)
     if args.one: sys.exit(not test_one(args.paths[0], args.slow))
     start, passed, failed = time.time(), 0, 0
