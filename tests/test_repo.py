@@ -142,6 +142,17 @@ def test_page_is_under_1_mb(nb): assert nb.stat().st_size < 1_000_000
 
 
 @each_page
+def test_page_fetches_the_project_in_colab(nb):
+    "A page that uses the package begins with the cell that gets it there; it is the same on all pages and never runs elsewhere"
+    uses = [i for i, c in enumerate(cells(nb)) if re.search(r'^(from|import) slowai', source(c), re.M)]
+    colab = [(i, source(c)) for i, c in enumerate(cells(nb)) if 'google.colab' in source(c)]
+    if not uses and not colab: return
+    assert len(colab) == 1 and (not uses or colab[0][0] < uses[0]), 'no such cell before the first import of slowai; copy it from another page'
+    assert colab[0][1] == next(source(c) for c in cells(NBS[0]) if 'google.colab' in source(c)), 'not the same as on the first page'
+    assert re.search(r'^#\| eval: false$', colab[0][1], re.M)
+
+
+@each_page
 def test_code_cells_are_short(nb):
     long = [source(c).strip().splitlines()[:2] for c in cells(nb) if len(source(c).strip().splitlines()) > 25]
     assert not long, f"over 25 lines: {long}"
