@@ -723,21 +723,25 @@ def _no_room(folder, why):
                      "on another disk")
 
 # %% ../nbs/00_data.ipynb #9501e4f5
-def _build_cache(file, fingerprint, names, splits):
-    "Write the file of decoded pictures so that it is there whole or not at all"
-    tmp, need = file.with_name(f'.{file.name}.{os.getpid()}.tmp'), sum(len(o.labels) for o in splits.values())*(3*64*64 + 8) + 2**20
+def _write_whole(file, n_bytes, write):
+    "Have `write` fill a file of `n_bytes` so that it is there whole or not at all; the caller holds the lock"
+    tmp, need = file.with_name(f'.{file.name}.{os.getpid()}.tmp'), n_bytes + 2**20
     for o in file.parent.glob(f'.{file.name}.*.tmp'): o.unlink(missing_ok=True)   # of a process that was killed: we hold the lock
     free = shutil.disk_usage(file.parent).free
     if free < need: raise _no_room(file.parent, f"{free/1e6:,.0f} MB are free, {need/1e6:,.0f} are needed")
     try:
         with open(tmp, 'wb') as f:
-            _write_pictures(f, fingerprint, names, splits)
+            write(f)
             f.flush(); os.fsync(f.fileno())
         os.replace(tmp, file)
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG): raise _no_room(file.parent, e.strerror) from e
         raise
     finally: tmp.unlink(missing_ok=True)
+
+def _build_cache(file, fingerprint, names, splits):
+    n = sum(len(o.labels) for o in splits.values())
+    _write_whole(file, n*(3*64*64 + 8), lambda f: _write_pictures(f, fingerprint, names, splits))
 
 # %% ../nbs/00_data.ipynb #363ee7ec
 def _cached(key, fingerprint, read, verify=False, cache_dir=None):

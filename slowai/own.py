@@ -8,11 +8,9 @@ __all__ = ['augmentations', 'nfs_for', 'check_block', 'compare_blocks', 'compari
            'plot_confusion_matrix', 'top_losses', 'plot_top_losses']
 
 # %% ../nbs/08_own.ipynb #75c92f58
-import errno
 import hashlib
 import math
 import os
-import shutil
 import tarfile
 import warnings
 import zipfile
@@ -31,7 +29,7 @@ from IPython.utils.capture import capture_output
 
 # %% ../nbs/08_own.ipynb #e0c5f850
 from .conv import default_device
-from .data import DataError, ImageSet, _cache_folder, _locked, _no_room, show_images
+from .data import DataError, ImageSet, _cache_folder, _locked, _write_whole, show_images
 from .inference import _fits, fit_picture, open_picture, pick, picture_suffixes
 from .learner import DataLoaders, Normalize, check_count, fashion_mnist, mean_sd, set_seed, show_table, train_1cycle
 from .resnet import DeeperCNN
@@ -260,20 +258,6 @@ def _write_decoded(f, files, decode, shape):
         raise DataError(f"{len(bad)} of {len(files)} pictures can't be read: {some}. Mend or remove them; bad_pictures(path) lists them")
 
 # %% ../nbs/08_own.ipynb #05c6f359
-def _build_decoded(file, files, decode, shape):
-    tmp, need = file.with_name(f'.{file.name}.{os.getpid()}.tmp'), len(files)*math.prod(shape) + 2**20
-    free = shutil.disk_usage(file.parent).free
-    if free < need: raise _no_room(file.parent, f"{free/1e6:,.0f} MB are free, {need/1e6:,.0f} are needed")
-    try:
-        with open(tmp, 'wb') as f:
-            _write_decoded(f, files, decode, shape)
-            f.flush(); os.fsync(f.fileno())
-        os.replace(tmp, file)
-    except OSError as e:
-        if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG): raise _no_room(file.parent, e.strerror) from e
-        raise
-    finally: tmp.unlink(missing_ok=True)
-
 def _map_decoded(file, shape):
     "The file of decoded pictures as a tensor, None if there is none or if it is not whole"
     try: a = np.load(file, mmap_mode='c')
@@ -293,14 +277,14 @@ def decode_pictures(
     about = f'{root.resolve()} {tuple(size)} {c_in} {fit}'
     facts = [f'{o.relative_to(root)} {(s := o.stat()).st_size} {s.st_mtime_ns}' for o in files]
     key, mark = (hashlib.sha256(o.encode()).hexdigest()[:12] for o in (about, '\n'.join([about, *facts])))
-    folder, shape = _cache_folder(cache_dir), (len(files), c_in, *size)
+    folder, shape, decode = _cache_folder(cache_dir), (len(files), c_in, *size), partial(_decode_or_error, size=size, c_in=c_in, fit=fit)
     file = folder/f'pictures-{key}-{mark}.npy'
     if (x := _map_decoded(file, shape)) is not None: return x
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder/f'pictures-{key}'):
             if (x := _map_decoded(file, shape)) is not None: return x   # somebody else has been quicker
-            _build_decoded(file, files, partial(_decode_or_error, size=size, c_in=c_in, fit=fit), shape[1:])
+            _write_whole(file, math.prod(shape), lambda f: _write_decoded(f, files, decode, shape[1:]))
             for o in {*folder.glob(f'*pictures-{key}-*')} - {file}: o.unlink(missing_ok=True)   # what the folder held before
         return _map_decoded(file, shape)
     except OSError as e:
