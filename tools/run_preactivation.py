@@ -1,0 +1,56 @@
+"""The runs of nbs/05_preactivation.ipynb: `python tools/run_preactivation.py [--seeds 0 1 2] [--only 'post*'] [--part 1/2]`
+
+Each takes some minutes; what is finished is in results/preact_answer.json and is not run again, so that the list may be stopped at any
+moment and started again. On a CPU two parts side by side, with one thread each (OMP_NUM_THREADS=1), are faster than one part after the
+other: these networks are too small to share."""
+import argparse
+import fcntl
+import os
+import sys
+from fnmatch import fnmatch
+from pathlib import Path
+
+import torch
+
+from slowai.data import DataError, load_tiny_imagenet
+from slowai.learner import load_records, save_record
+from slowai.preactivation import arena, experiments, run_recipe
+
+ROOT = Path(__file__).resolve().parent.parent
+KEEP = dict(MALLOC_MMAP_THRESHOLD_='4294967296', MALLOC_TRIM_THRESHOLD_='4294967296')   # as in the Makefile, which says why
+
+
+def arguments():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('--seeds', type=int, nargs='+', default=[0], help='of weights, order and augmentation (default: 0)')
+    p.add_argument('--only', nargs='+', default=['*'], metavar='NAME', help="names or patterns, such as 'post*' (default: all)")
+    p.add_argument('--part', default='1/1', help='which part of the list, such as 1/2 or 2/2 (default: all of it)')
+    p.add_argument('--data', type=Path, help='folder of the pictures; left out: the usual places')
+    p.add_argument('--results', type=Path, default=ROOT/'results/preact_answer.json', help='file of the records')
+    return p.parse_args()
+
+
+def add(record, path):
+    "Save a record while no other part does"
+    with open(path.with_name(f'.{path.name}.lock'), 'w') as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        save_record(record, path)
+
+
+def main():
+    args = arguments()
+    if sys.platform == 'linux' and not KEEP.keys() & os.environ.keys():   # the allocator reads them when a process starts
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **KEEP})
+    part, parts = map(int, args.part.split('/'))
+    todo = [(s, r) for s in args.seeds for r in experiments if any(fnmatch(r.name, o) for o in args.only)][part - 1::parts]
+    try: sets = arena(load_tiny_imagenet(args.data))
+    except DataError as e: sys.exit(f'run_preactivation: {e}')
+    print(f'{len(todo)} runs, {torch.get_num_threads()} threads', flush=True)
+    for seed, r in todo:
+        if any((o['name'], o['seed']) == (r.name, seed) for o in load_records(args.results)): continue
+        record, _ = run_recipe(r, seed, sets)
+        add(record, args.results)
+        print(f"{r.name}, seed {seed}: held-out {100*record['acc_last']:.2f} %, evaluation {100*record['test_acc']:.2f} %", flush=True)
+
+
+if __name__ == '__main__': main()
