@@ -67,7 +67,7 @@ def shrink(
     if any(n % k for n in s.images.shape[2:]): raise ValueError(f"k: expected a divisor of {tuple(s.images.shape[2:])}, got {k}")
     return replace(s, images=torch.cat([F.avg_pool2d(o.float(), k).round_().byte() for o in s.images.split(chunk)]))
 
-# %% ../nbs/05_preactivation.ipynb #ac169d88
+# %% ../nbs/05_preactivation.ipynb #2d0dbc51
 def per_class(
     s:ImageSet, # labelled pictures
     n:int, # pictures of each class
@@ -77,7 +77,8 @@ def per_class(
     check_count('n', n)
     order, counts = torch.sort(s.labels, stable=True).indices, torch.bincount(s.labels, minlength=len(s.classes))
     if counts.min() < skip + n:
-        raise ValueError(f"n: expected at most {max(int(counts.min()) - skip, 0)}, got {n}; the smallest class has {int(counts.min())} pictures, {skip} are skipped")
+        left = max(int(counts.min()) - skip, 0)
+        raise ValueError(f"n: expected at most {left}, got {n}; of the smallest class {left} pictures are left after the {skip} that are skipped")
     starts = counts.cumsum(0) - counts
     return s.subset(order[(starts[:, None] + torch.arange(skip, skip + n)).flatten()])
 

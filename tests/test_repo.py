@@ -147,7 +147,8 @@ def test_page_fetches_the_project_in_colab(nb):
     uses = [i for i, c in enumerate(cells(nb)) if re.search(r'^(from|import) slowai', source(c), re.M)]
     colab = [(i, source(c)) for i, c in enumerate(cells(nb)) if 'google.colab' in source(c)]
     if not uses and not colab: return
-    assert len(colab) == 1 and (not uses or colab[0][0] < uses[0]), 'no such cell before the first import of slowai; copy it from another page'
+    first = len(colab) == 1 and (not uses or colab[0][0] < uses[0])
+    assert first, 'no such cell before the first import of slowai; copy it from another page'
     assert colab[0][1] == next(source(c) for c in cells(NBS[0]) if 'google.colab' in source(c)), 'not the same as on the first page'
     assert re.search(r'^#\| eval: false$', colab[0][1], re.M)
 
@@ -321,6 +322,11 @@ def test_ci_scripts_are_well_formed(run):
         jobs = yaml.safe_load(o.read_text(encoding='utf-8'))['jobs']
         uses = [s['uses'] for j in jobs.values() for s in j['steps'] if 'uses' in s]
         assert uses and all(re.search(r'@v\d', u) for u in uses), f"{o.name}: an action without a version"
+
+
+def test_ruff_finds_nothing(run):
+    "What `make lint` asks, without its installation"
+    run(BIN/'ruff', 'check', '--quiet', '--config', 'tools/ruff.toml', 'setup.py', 'slowai', 'nbs', 'tools', 'tests', 'bench', cwd=ROOT)
 
 
 def test_results_are_records():
