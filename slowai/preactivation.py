@@ -8,9 +8,9 @@ __all__ = ['shortcuts', 'failing', 'post', 'shared', 'experiments', 'changes', '
            'SharedPreactivationResNet', 'build', 'ProbeCB', 'without_branches', 'crop_flip', 'run_recipe',
            'IdentityPreactivationBlock', 'init_identity_weights', 'IdentityPreactivationResNet']
 
-# %% ../nbs/05_preactivation.ipynb #c43cd64e
+# %% ../nbs/05_preactivation.ipynb #f760bb7e
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -117,8 +117,8 @@ class Recipe:
     epochs: int = 4              # passes over the training images
     bs: int = 64                 # images a batch
 
-# %% ../nbs/05_preactivation.ipynb #da7c3ccd
-shortcuts = 'raw', 'norm', 'shared', 'pad'
+# %% ../nbs/05_preactivation.ipynb #ebf603a4
+shortcuts = 'raw', 'norm', 'shared', 'frozen', 'pad'
 
 class PreactivationVariant(PreactivationResidualConv):
     "The pre-activation block of the previous page with a choice of shortcuts where channels change"
@@ -133,6 +133,7 @@ class PreactivationVariant(PreactivationResidualConv):
         if shortcut not in shortcuts: raise ValueError(f"shortcut: expected one of {shortcuts}, got {shortcut!r}")
         self.shortcut,self.extra = shortcut,c_out - c_in
         if shortcut == 'norm' and self.project: self.id_norm = nn.BatchNorm2d(c_in)
+        if shortcut == 'frozen': self.id_conv.requires_grad_(False)
 
 # %% ../nbs/05_preactivation.ipynb #ca2d6826
 @patch
@@ -325,17 +326,18 @@ def crop_flip(
     "Shift and mirror; then as `preprocess`"
     return preprocess(pad_crop_flip(x))
 
-# %% ../nbs/05_preactivation.ipynb #0567192e
+# %% ../nbs/05_preactivation.ipynb #f2b60764
 def run_recipe(
     r:Recipe, # what to run
     seed:int=0, # of weights, order and augmentation
     sets:Mapping|None=None, # 'train', 'valid' and 'test', as `arena` makes them
     n_probes:int=24, # looks inside, spread over the run
+    augment:Callable=crop_flip, # of training batches, images uint8 (N, 3, H, W) to float32
 )->tuple[dict, nn.Module]: # the record, with what was seen as 'probes', 'streams' and 'without'; the trained network
     "Train one recipe"
     set_seed(seed)
     model, test = build(r, len(sets['train'].classes)), sets['test']
-    dls = get_imagenet_dls(r.bs, crop_flip, sets={k: sets[k] for k in ('train', 'valid')}, seed=seed)
+    dls = get_imagenet_dls(r.bs, augment, sets={k: sets[k] for k in ('train', 'valid')}, seed=seed)
     steps = len(dls['train'])*r.epochs
     probe, streams = ProbeCB(max(steps//n_probes, 1)), StreamCB(max(len(dls['valid'])//4, 1))
     sched = BatchSchedulerCB(lr_scheduler.OneCycleLR, max_lr=r.lr, total_steps=steps, pct_start=r.warmup)
@@ -343,7 +345,7 @@ def run_recipe(
     cbs += [] if r.net == 'timm' else [streams]
     cbs += [] if r.fp32 else [MixedPrecisionCB()]
     cbs += [] if r.clip is None else [GradientClipCB(r.clip)]
-    said = {k: v for k,v in asdict(r).items() if k != 'bs'}   # the record takes that from the loaders
+    said = {k: v for k,v in asdict(r).items() if k != 'bs'} | dict(augment=augment.__name__)   # the loaders say what bs is
     learn = TrainLearner(model, dls, F.cross_entropy, lr=r.lr, cbs=[*cbs, RecordCB(quiet=True, **said)], opt_func=partial(_optimizer, r))
     learn.fit(r.epochs)
     final = evaluate(model, get_imagenet_dls(512, sets=dict(train=test, valid=test))['valid'])
@@ -362,10 +364,11 @@ experiments = [failing, post, shared, *_at(.4, failing, post)]
 for lr in (.03, .01, .003): experiments += _at(lr, failing, post, shared)
 experiments += [replace(r, name=f'{r.name}, 8 epochs', epochs=8) for r in (failing, post)]   # as many steps as the full run
 
-# %% ../nbs/05_preactivation.ipynb #34dfcf6d
+# %% ../nbs/05_preactivation.ipynb #314caebf
 changes = {
     'norm shortcut': dict(shortcut='norm'),
     'shared shortcut': dict(shortcut='shared'),
+    'frozen shortcut': dict(shortcut='frozen'),
     'pad shortcut': dict(shortcut='pad'),
     'norm-act tail': dict(tail='norm-act'),
     'zero init': dict(zero_init=True),
@@ -379,10 +382,11 @@ changes = {
 single = [replace(failing, name=name, **change) for name,change in changes.items()]
 experiments += single + _at(.01, *(r for r in single if r.name in ('norm shortcut', 'pad shortcut', 'norm-act tail', 'zero init')))
 
-# %% ../nbs/05_preactivation.ipynb #9255fced
+# %% ../nbs/05_preactivation.ipynb #af89cd2e
 repaired = Recipe('repaired', net='identity', lr=.01)
 timm_net = Recipe('timm resnetv2_18', net='timm', lr=.01)
-experiments += [repaired, timm_net, replace(failing, name='failing, an eighth of the width', width=.125)]
+experiments += [repaired, replace(repaired, name='repaired, lr 0.03', lr=.03), timm_net]
+experiments += [replace(failing, name='failing, an eighth of the width', width=.125)]
 experiments += [replace(r, name=f'{r.name}, twice as deep', depth=2, lr=.01) for r in (post, repaired)]
 
 # %% ../nbs/05_preactivation.ipynb #e339e0d1
