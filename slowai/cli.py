@@ -127,7 +127,7 @@ def _fit(dls, model, net, folder, **kwargs):
 # %% ../nbs/10_cli.ipynb #ee0b24cc
 def train_command(
     data:str='fashion_mnist', # fashion_mnist, shapes (drawn, needs no data), tiny_imagenet, or the path of a folder of pictures
-    model:str='residual', # cnn, deeper, residual, double, tiny_pre, tiny_post, tiny_pre_quarter, tiny_post_quarter, or timm:<name>
+    model:str='residual', # cnn, deeper, residual, double, tiny_pre, tiny_post, tiny_identity (these also with _quarter), timm:<name>
     epochs:int=3, # passes over the training images
     lr:float=1e-2, # highest learning rate of the one-cycle schedule
     bs:int=None, # images a batch; left out: 512, and 64 for a folder

@@ -38,6 +38,7 @@ from torch import nn
 from . import __version__
 from .data import DataError
 from .learner import Learner, Normalize, check_count, show_table, write_atomically
+from .preactivation import get_identity_model
 from .resnet import CNN, Conv, DeeperCNN, DoubleConvBlock, ResidualConvBlock, timm_model
 from .tiny_imagenet_preact import get_model
 
@@ -45,7 +46,8 @@ from .tiny_imagenet_preact import get_model
 architectures = dict(cnn=CNN.kaiming, deeper=partial(DeeperCNN.kaiming, block=Conv),
     residual=partial(DeeperCNN.kaiming, block=ResidualConvBlock), double=partial(DeeperCNN.kaiming, block=DoubleConvBlock),
     tiny_pre=get_model, tiny_post=partial(get_model, preactivation=False), tiny_pre_quarter=partial(get_model, width=.25),
-    tiny_post_quarter=partial(get_model, width=.25, preactivation=False))
+    tiny_post_quarter=partial(get_model, width=.25, preactivation=False), tiny_identity=get_identity_model,
+    tiny_identity_quarter=partial(get_identity_model, width=.25))
 
 _fits = dict.fromkeys(('crop', 'squash'))   # ways to bring a picture of other proportions to a size
 

@@ -1,4 +1,5 @@
 "The project's own tools, on a project of two pages"
+import importlib
 import json
 import os
 import re
@@ -240,3 +241,32 @@ def test_wrong_python_is_named(tmp_path):
     old.chmod(0o755)
     res = subprocess.run(['make', f'VENV={tmp_path}/venv', f'PYTHON={old}', 'lint'], cwd=ROOT, capture_output=True, text=True)
     assert res.returncode and 'wants Python 3.11 or newer; this is 3.9.1' in res.stderr
+
+
+@pytest.fixture
+def runner(monkeypatch):
+    "tools/run_preactivation.py as a module"
+    monkeypatch.syspath_prepend(str(ROOT/'tools'))
+    return importlib.import_module('run_preactivation')
+
+
+def test_runner_of_the_answer_passes_over_what_is_done(tmp_path, runner):
+    "Parts are the same whatever is done already, so that two processes never run the same recipe"
+    results = tmp_path/'answer.json'
+    names = lambda *args: [(s, r.name) for s, r in runner.todo([0, 1], ['failing', 'post'], results, *args)]
+    whole = names()
+    assert whole == [(0, 'failing'), (0, 'post'), (1, 'failing'), (1, 'post')]
+    results.write_text(json.dumps([dict(name='failing', seed=0, epochs=4)]))
+    assert names() == whole[1:]
+    assert names('1/2') == [(1, 'failing')] and names('2/2') == [(0, 'post'), (1, 'post')]
+
+
+def test_runner_of_the_answer_says_what_is_wrong(tmp_path, runner, run):
+    "Before the first step, and without a record"
+    out = tmp_path/'answer.json'
+    with pytest.raises(SystemExit, match=r"--only: \['nothing\*'\] is none of failing, post"): runner.todo([0], ['nothing*'], out)
+    for part in ('3/2', '0/2', 'x'):
+        with pytest.raises(SystemExit, match=f"--part: expected something like 1/2, got '{part}'"): runner.todo([0], ['*'], out, part)
+    where = ['--results', out, '--data', tmp_path/'nowhere']
+    res = run(sys.executable, ROOT/'tools/run_preactivation.py', *where, cwd=tmp_path, ok=False, PYTHONPATH=str(ROOT))
+    assert res.returncode and 'nowhere' in res.stderr and 'Traceback' not in res.stderr and not out.exists()

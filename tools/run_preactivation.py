@@ -6,6 +6,7 @@ other: these networks are too small to share."""
 import argparse
 import fcntl
 import os
+import re
 import sys
 from fnmatch import fnmatch
 from pathlib import Path
@@ -30,6 +31,14 @@ def arguments():
     return p.parse_args()
 
 
+def part_of(text):
+    "'1/2' as two numbers"
+    found = re.fullmatch(r'(\d+)/(\d+)', text)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        sys.exit(f'run_preactivation: --part: expected something like 1/2, got {text!r}')
+    return int(found[1]), int(found[2])
+
+
 def add(record, path):
     "Save a record while no other part does"
     with open(path.with_name(f'.{path.name}.lock'), 'w') as f:
@@ -37,17 +46,24 @@ def add(record, path):
         save_record(record, path)
 
 
+def todo(seeds, only, results, part='1/1'):
+    "Seed and recipe of what was asked for, belongs to the part and is not among the results yet"
+    i, n = part_of(part)
+    done = {(o['name'], o['seed']) for o in load_records(results)}
+    asked = [(s, r) for s in seeds for r in experiments if any(fnmatch(r.name, o) for o in only)]
+    if not asked: sys.exit(f"run_preactivation: --only: {only} is none of {', '.join(r.name for r in experiments)}")
+    return [(s, r) for s, r in asked[i - 1::n] if (r.name, s) not in done]
+
+
 def main():
     args = arguments()
     if sys.platform == 'linux' and not KEEP.keys() & os.environ.keys():   # the allocator reads them when a process starts
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **KEEP})
-    part, parts = map(int, args.part.split('/'))
-    todo = [(s, r) for s in args.seeds for r in experiments if any(fnmatch(r.name, o) for o in args.only)][part - 1::parts]
+    left = todo(args.seeds, args.only, args.results, args.part)
     try: sets = arena(load_tiny_imagenet(args.data))
     except DataError as e: sys.exit(f'run_preactivation: {e}')
-    print(f'{len(todo)} runs, {torch.get_num_threads()} threads', flush=True)
-    for seed, r in todo:
-        if any((o['name'], o['seed']) == (r.name, seed) for o in load_records(args.results)): continue
+    print(f'{len(left)} runs, {torch.get_num_threads()} threads', flush=True)
+    for seed, r in left:
         record, _ = run_recipe(r, seed, sets)
         add(record, args.results)
         print(f"{r.name}, seed {seed}: held-out {100*record['acc_last']:.2f} %, evaluation {100*record['test_acc']:.2f} %", flush=True)
