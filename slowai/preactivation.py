@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['shortcuts', 'failing', 'post', 'shared', 'experiments', 'changes', 'single', 'repaired', 'timm_net', 'full_size',
-           'shrink', 'per_class', 'arena', 'Recipe', 'PreactivationVariant', 'SharedPreactivationBlock',
-           'init_shared_weights', 'SharedPreactivationResNet', 'build', 'ProbeCB', 'without_branches', 'crop_flip',
-           'run_recipe', 'IdentityPreactivationBlock', 'init_identity_weights', 'IdentityPreactivationResNet',
+           'shrink', 'per_class', 'arena', 'Recipe', 'PreactivationVariant', 'LeanPreactivationBlock',
+           'SharedPreactivationBlock', 'init_branch_weights', 'SharedPreactivationResNet', 'build', 'ProbeCB',
+           'without_branches', 'crop_flip', 'run_recipe', 'IdentityPreactivationBlock', 'IdentityPreactivationResNet',
            'get_identity_model']
 
 # %% ../nbs/05_preactivation.ipynb #f760bb7e
@@ -25,8 +25,8 @@ from torch import nn
 from torch.nn import init
 from torch.optim import lr_scheduler
 
-# %% ../nbs/05_preactivation.ipynb #f9af2b42
-from .data import ImageSet
+# %% ../nbs/05_preactivation.ipynb #e6ea0d75
+from .data import ImageSet, load_tiny_imagenet
 from slowai.learner import (
     BatchSchedulerCB,
     Callback,
@@ -150,9 +150,10 @@ def forward(self:PreactivationVariant, x):
     h = self.conv_a.act(self.conv_a.norm(x))
     return self.conv_b(nn.Conv2d.forward(self.conv_a, h)) + self.identity(h)
 
-# %% ../nbs/05_preactivation.ipynb #048e03ec
-class SharedPreactivationBlock(nn.Module):
-    "Pre-activation whose first norm and activation also feed the projection ([He et al.](https://arxiv.org/abs/1603.05027), figure 4e)"
+# %% ../nbs/05_preactivation.ipynb #5f24eaeb
+class LeanPreactivationBlock(nn.Module):
+    """The branch of a pre-activation block, and nothing that never runs ([He et al.](https://arxiv.org/abs/1603.05027)); a subclass
+    says in `identity(x, h)` what is added to it"""
     def __init__(self,
         c_in:int, # channels of the input (N, c_in, H, W)
         c_out:int, # channels of the output (N, c_out, ⌈H/stride⌉, ⌈W/stride⌉)
@@ -166,22 +167,27 @@ class SharedPreactivationBlock(nn.Module):
         self.norm_a,self.conv_a = nn.BatchNorm2d(c_in),conv(c_in, c_out)
         self.norm_b,self.conv_b = nn.BatchNorm2d(c_out),conv(c_out, c_out, stride=stride)
         self.act,self.stride = GeneralReLU(),stride
-        self.project = nn.Conv2d(c_in, c_out, 1, bias=False) if c_in != c_out else None
-    def identity(self, x, h):
-        "Of the stream `x`, or of its normalised and activated form `h` where channels change"
-        o = x if self.project is None else h
-        if self.stride == 2: o = F.avg_pool2d(o, 2, ceil_mode=True)
-        return o if self.project is None else self.project(o)
+    def halved(self, x): return F.avg_pool2d(x, 2, ceil_mode=True) if self.stride == 2 else x
     def forward(self, x):
         h = self.act(self.norm_a(x))
         return self.conv_b(self.act(self.norm_b(self.conv_a(h)))) + self.identity(x, h)
 
-# %% ../nbs/05_preactivation.ipynb #41a92bba
-def init_shared_weights(
-    module:nn.Module, # called by `model.apply(init_shared_weights)` on every part
+# %% ../nbs/05_preactivation.ipynb #a959320d
+class SharedPreactivationBlock(LeanPreactivationBlock):
+    "Pre-activation whose first norm and activation also feed the projection ([He et al.](https://arxiv.org/abs/1603.05027), figure 4e)"
+    def __init__(self, c_in, c_out, stride=2, ks=3):
+        super().__init__(c_in, c_out, stride, ks)
+        self.project = nn.Conv2d(c_in, c_out, 1, bias=False) if c_in != c_out else None
+    def identity(self, x, h):
+        "Of the stream `x`, or of its normalised and activated form `h` where channels change"
+        return self.halved(x) if self.project is None else self.project(self.halved(h))
+
+# %% ../nbs/05_preactivation.ipynb #677cfec2
+def init_branch_weights(
+    module:nn.Module, # called by `model.apply(init_branch_weights)` on every part
 ):
-    "As `init_stream_weights`; the branches of a `SharedPreactivationBlock` Kaiming-normal, by the leak before them"
-    if isinstance(module, SharedPreactivationBlock):
+    "As `init_stream_weights`; the branches of a `LeanPreactivationBlock` Kaiming-normal, by the leak before them"
+    if isinstance(module, LeanPreactivationBlock):
         for conv in (module.conv_a, module.conv_b): init.kaiming_normal_(conv.weight, a=module.act.a)
     else: init_stream_weights(module)
 
@@ -190,12 +196,11 @@ class SharedPreactivationResNet(TinyImageResNet):
     block = SharedPreactivationBlock
     def ending(self, c): return [nn.BatchNorm2d(c), GeneralReLU()]
 
-# %% ../nbs/05_preactivation.ipynb #f5b69d60
 @patch(cls_method=True)
 def kaiming(cls:SharedPreactivationResNet, *args, **kwargs):
-    "Build with weights from `init_shared_weights`"
+    "Build with weights from `init_branch_weights`"
     model = cls(*args, **kwargs)
-    model.apply(init_shared_weights)
+    model.apply(init_branch_weights)
     return model
 
 # %% ../nbs/05_preactivation.ipynb #c0262085
@@ -212,12 +217,13 @@ def _network(r, n_outputs):
         def ending(self, c): return super().ending(c)[::-1 if r.tail == 'norm-act' else 1]
     return Variant.kaiming(nfs, n_blocks, n_outputs)
 
-# %% ../nbs/05_preactivation.ipynb #19a81beb
+# %% ../nbs/05_preactivation.ipynb #18d541cb
 def build(
     r:Recipe, # its net, shortcut, tail, zero_init, momentum, depth and width
     n_outputs:int=200, # number of classes
 )->nn.Module: # images (N, 3, H, W) to scores (N, n_outputs)
     "The network of a recipe, with its first weights"
+    check_count('depth', r.depth)
     nets = 'pre', 'post', 'shared', 'identity', 'timm'
     for k,v in dict(net=nets, tail=('act-norm', 'norm-act'), opt=('AdamW', 'SGD'), shortcut=shortcuts).items():
         if getattr(r, k) not in v: raise ValueError(f"{k}: expected one of {v}, got {getattr(r, k)!r}")
@@ -331,15 +337,17 @@ def crop_flip(
     "Shift and mirror; then as `preprocess`"
     return preprocess(pad_crop_flip(x))
 
-# %% ../nbs/05_preactivation.ipynb #74881dd1
+# %% ../nbs/05_preactivation.ipynb #11f7fcc2
 def run_recipe(
     r:Recipe, # what to run
     seed:int=0, # of weights, order and augmentation
-    sets:Mapping|None=None, # 'train', 'valid' and 'test', as `arena` makes them
+    sets:Mapping|None=None, # 'train', 'valid' and 'test', as `arena` makes them; None: `arena` of Tiny ImageNet
     n_probes:int=24, # looks inside, spread over the run
     augment:Callable=crop_flip, # of training batches, images uint8 (N, 3, H, W) to float32
 )->tuple[dict, nn.Module]: # the record, with what was seen as 'probes', 'streams' and 'without'; the trained network
     "Train one recipe"
+    for k in ('epochs', 'bs'): check_count(k, getattr(r, k))
+    sets = arena(load_tiny_imagenet()) if sets is None else sets
     set_seed(seed)
     model, test = build(r, len(sets['train'].classes)), sets['test']
     dls = get_imagenet_dls(r.bs, augment, sets={k: sets[k] for k in ('train', 'valid')}, seed=seed)
@@ -357,14 +365,14 @@ def run_recipe(
         with without_branches(model, i): seen['without'].append(evaluate(model, dls['valid'])['acc'])
     return learn.record | seen, model
 
-# %% ../nbs/05_preactivation.ipynb #4c5f1667
+# %% ../nbs/05_preactivation.ipynb #e3ef6aa9
 failing, post = Recipe('failing'), Recipe('post', net='post')
 shared = Recipe('shared block', net='shared', tail='norm-act')
 
 def _at(lr, *recipes): return [replace(r, name=f'{r.name}, lr {lr:g}', lr=lr) for r in recipes]
 
 experiments = [failing, post, shared, *_at(.4, failing, post)]
-for lr in (.03, .01, .003): experiments += _at(lr, failing, post, shared)
+experiments += [r for lr in (.03, .01, .003) for r in _at(lr, failing, post, shared)]
 experiments += [replace(r, name=f'{r.name}, 8 epochs', epochs=8) for r in (failing, post)]   # as many steps as the full run
 
 # %% ../nbs/05_preactivation.ipynb #3d4e1baa
@@ -393,8 +401,8 @@ experiments += [repaired, *_at(.1, repaired), *_at(.03, repaired), timm_net]
 experiments += [replace(failing, name='failing, an eighth of the width', width=.125)]
 experiments += [replace(r, name=f'{r.name}, twice as deep', depth=2, lr=.01) for r in (post, repaired)]
 
-# %% ../nbs/05_preactivation.ipynb #e339e0d1
-class IdentityPreactivationBlock(nn.Module):
+# %% ../nbs/05_preactivation.ipynb #2682f9ab
+class IdentityPreactivationBlock(LeanPreactivationBlock):
     """Pre-activation ([He et al.](https://arxiv.org/abs/1603.05027)) beside a path that learns nothing: zeros for new channels
     ([option A](https://arxiv.org/abs/1512.03385))"""
     def __init__(self,
@@ -403,44 +411,19 @@ class IdentityPreactivationBlock(nn.Module):
         stride:int=2, # 1 or 2
         ks:int=3, # kernel size, odd
     ):
-        super().__init__()
-        if stride not in (1, 2):
-            raise ValueError(f"stride: expected 1 or 2, got {stride!r}; the identity path only knows how to keep or to halve")
         if c_out < c_in: raise ValueError(f"c_out: expected at least c_in = {c_in}, got {c_out}; the identity path can only add channels")
-        conv = partial(nn.Conv2d, kernel_size=ks, padding=ks//2, bias=False)
-        self.norm_a,self.conv_a = nn.BatchNorm2d(c_in),conv(c_in, c_out)
-        self.norm_b,self.conv_b = nn.BatchNorm2d(c_out),conv(c_out, c_out, stride=stride)
-        self.act,self.stride,self.extra = GeneralReLU(),stride,c_out - c_in
-    def identity(self, x):
-        "The input, averaged over 2×2 where the block halves, and zeros where it adds channels"
-        if self.stride == 2: x = F.avg_pool2d(x, 2, ceil_mode=True)
-        return F.pad(x, (0, 0, 0, 0, 0, self.extra)) if self.extra else x
-    def forward(self, x):
-        h = self.conv_a(self.act(self.norm_a(x)))
-        return self.conv_b(self.act(self.norm_b(h))) + self.identity(x)
+        super().__init__(c_in, c_out, stride, ks)
+        self.extra = c_out - c_in
+    def identity(self, x, h):
+        "The stream `x`, averaged over 2×2 where the block halves, and zeros where it adds channels"
+        return F.pad(self.halved(x), (0, 0, 0, 0, 0, self.extra)) if self.extra else self.halved(x)
 
-# %% ../nbs/05_preactivation.ipynb #b9d30f40
-def init_identity_weights(
-    module:nn.Module, # called by `model.apply(init_identity_weights)` on every part
-):
-    "As `init_stream_weights`; the branches of an `IdentityPreactivationBlock` Kaiming-normal, by the leak before them"
-    if isinstance(module, IdentityPreactivationBlock):
-        for conv in (module.conv_a, module.conv_b): init.kaiming_normal_(conv.weight, a=module.act.a)
-    else: init_stream_weights(module)
-
-class IdentityPreactivationResNet(TinyImageResNet):
-    "The network for Tiny ImageNet of such blocks; every parameter is used"
+class IdentityPreactivationResNet(SharedPreactivationResNet):
+    "The network for Tiny ImageNet of such blocks, with activation and norm after the last stack; every parameter is used"
     block = IdentityPreactivationBlock
     def ending(self, c): return [GeneralReLU(), nn.BatchNorm2d(c)]
 
-# %% ../nbs/05_preactivation.ipynb #6ff43c68
-@patch(cls_method=True)
-def kaiming(cls:IdentityPreactivationResNet, *args, **kwargs):
-    "Build with weights from `init_identity_weights`"
-    model = cls(*args, **kwargs)
-    model.apply(init_identity_weights)
-    return model
-
+# %% ../nbs/05_preactivation.ipynb #c486d2d2
 def get_identity_model(
     width:float=1., # factor on all channels: 0.25 is the network of this page's runs
     depth:int=1, # factor on the number of blocks

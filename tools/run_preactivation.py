@@ -4,7 +4,6 @@ Each takes some minutes; what is finished is in results/preact_answer.json and i
 moment and started again. On a CPU two parts side by side, with one thread each (OMP_NUM_THREADS=1), are faster than one part after the
 other: these networks are too small to share."""
 import argparse
-import fcntl
 import os
 import re
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from slowai.data import DataError, load_tiny_imagenet
+from slowai.data import DataError, _locked, load_tiny_imagenet
 from slowai.learner import load_records, save_record
 from slowai.preactivation import arena, experiments, run_recipe
 
@@ -39,13 +38,6 @@ def part_of(text):
     return int(found[1]), int(found[2])
 
 
-def add(record, path):
-    "Save a record while no other part does"
-    with open(path.with_name(f'.{path.name}.lock'), 'w') as f:
-        fcntl.flock(f, fcntl.LOCK_EX)
-        save_record(record, path)
-
-
 def todo(seeds, only, results, part='1/1'):
     "Seed and recipe of what was asked for, belongs to the part and is not among the results yet"
     i, n = part_of(part)
@@ -65,7 +57,7 @@ def main():
     print(f'{len(left)} runs, {torch.get_num_threads()} threads', flush=True)
     for seed, r in left:
         record, _ = run_recipe(r, seed, sets)
-        add(record, args.results)
+        with _locked(args.results.with_name(f'.{args.results.name}')): save_record(record, args.results)   # another part may save now
         print(f"{r.name}, seed {seed}: held-out {100*record['acc_last']:.2f} %, evaluation {100*record['test_acc']:.2f} %", flush=True)
 
 
