@@ -217,13 +217,13 @@ def _network(r, n_outputs):
         def ending(self, c): return super().ending(c)[::-1 if r.tail == 'norm-act' else 1]
     return Variant.kaiming(nfs, n_blocks, n_outputs)
 
-# %% ../nbs/05_preactivation.ipynb #18d541cb
+# %% ../nbs/05_preactivation.ipynb #206ef3f4
 def build(
     r:Recipe, # its net, shortcut, tail, zero_init, momentum, depth and width
     n_outputs:int=200, # number of classes
 )->nn.Module: # images (N, 3, H, W) to scores (N, n_outputs)
     "The network of a recipe, with its first weights"
-    check_count('depth', r.depth)
+    for k in ('depth', 'epochs', 'bs'): check_count(k, getattr(r, k))
     nets = 'pre', 'post', 'shared', 'identity', 'timm'
     for k,v in dict(net=nets, tail=('act-norm', 'norm-act'), opt=('AdamW', 'SGD'), shortcut=shortcuts).items():
         if getattr(r, k) not in v: raise ValueError(f"{k}: expected one of {v}, got {getattr(r, k)!r}")
@@ -330,14 +330,17 @@ def without_branches(
     finally:
         for h in hooks: h.remove()
 
-# %% ../nbs/05_preactivation.ipynb #e2d7dfea
+# %% ../nbs/05_preactivation.ipynb #1aa7e37b
 def crop_flip(
     x:torch.Tensor, # images uint8 (N, 3, H, W), left as they are
 )->torch.Tensor: # float32 (N, 3, H, W)
     "Shift and mirror; then as `preprocess`"
     return preprocess(pad_crop_flip(x))
 
-# %% ../nbs/05_preactivation.ipynb #11f7fcc2
+def _acc_without(model, stack, batches):
+    with without_branches(model, stack): return evaluate(model, batches)['acc']
+
+# %% ../nbs/05_preactivation.ipynb #28fce246
 def run_recipe(
     r:Recipe, # what to run
     seed:int=0, # of weights, order and augmentation
@@ -346,7 +349,6 @@ def run_recipe(
     augment:Callable=crop_flip, # of training batches, images uint8 (N, 3, H, W) to float32
 )->tuple[dict, nn.Module]: # the record, with what was seen as 'probes', 'streams' and 'without'; the trained network
     "Train one recipe"
-    for k in ('epochs', 'bs'): check_count(k, getattr(r, k))
     sets = arena(load_tiny_imagenet()) if sets is None else sets
     set_seed(seed)
     model, test = build(r, len(sets['train'].classes)), sets['test']
@@ -360,9 +362,8 @@ def run_recipe(
     learn = TrainLearner(model, dls, F.cross_entropy, lr=r.lr, cbs=[*cbs, RecordCB(quiet=True, **said)], opt_func=partial(_optimizer, r))
     learn.fit(r.epochs)
     final = evaluate(model, get_imagenet_dls(512, sets=dict(train=test, valid=test))['valid'])
-    seen = dict(test_acc=final['acc'], test_loss=final['loss'], probes=probe.rows, streams=streams.rows, without=[])
-    for i in range(len(probe.stacks)):
-        with without_branches(model, i): seen['without'].append(evaluate(model, dls['valid'])['acc'])
+    cut = [_acc_without(model, i, dls['valid']) for i in range(len(probe.stacks))]
+    seen = dict(test_acc=final['acc'], test_loss=final['loss'], probes=probe.rows, streams=streams.rows, without=cut)
     return learn.record | seen, model
 
 # %% ../nbs/05_preactivation.ipynb #e3ef6aa9
