@@ -43,7 +43,7 @@ from slowai.learner import (
     set_seed,
 )
 
-# %% ../nbs/05_preactivation.ipynb #d23acac9
+# %% ../nbs/05_preactivation.ipynb #1e6c1789
 from .resnet import GeneralReLU, ResidualConvBlock
 from slowai.tiny_imagenet_preact import (
     PreactivationResidualConv,
@@ -56,6 +56,7 @@ from slowai.tiny_imagenet_preact import (
     init_stream_weights,
     pad_crop_flip,
     preprocess,
+    tiny_sizes,
 )
 
 # %% ../nbs/05_preactivation.ipynb #34a4431a
@@ -203,27 +204,27 @@ def kaiming(cls:SharedPreactivationResNet, *args, **kwargs):
     model.apply(init_branch_weights)
     return model
 
-# %% ../nbs/05_preactivation.ipynb #c0262085
+# %% ../nbs/05_preactivation.ipynb #153be5cd
 def _network(r, n_outputs):
-    nfs, n_blocks = [int(n*r.width) for n in (32, 64, 128, 256, 512, 1024)], [n*r.depth for n in (3, 2, 2, 1, 1)]
     if r.net == 'timm':   # as wide as makes it cost as many multiply-adds as ours
         n = int(224*r.width)
         return timm.create_model('resnetv2_18', num_classes=n_outputs, stem_chs=n, channels=(n, 2*n, 4*n, 8*n))
-    if r.net == 'post': return TinyImageResNet.kaiming(nfs, n_blocks, n_outputs)
-    if r.net == 'shared': return SharedPreactivationResNet.kaiming(nfs, n_blocks, n_outputs)
-    if r.net == 'identity': return get_identity_model(r.width, r.depth, n_outputs)
+    sizes = tiny_sizes(r.width, r.depth)
+    if r.net == 'post': return TinyImageResNet.kaiming(*sizes, n_outputs)
+    if r.net == 'shared': return SharedPreactivationResNet.kaiming(*sizes, n_outputs)
+    if r.net == 'identity': return IdentityPreactivationResNet.kaiming(*sizes, n_outputs)
     class Variant(TinyImagePreactivationResNet):
         block = staticmethod(partial(PreactivationVariant, shortcut=r.shortcut))
         def ending(self, c): return super().ending(c)[::-1 if r.tail == 'norm-act' else 1]
-    return Variant.kaiming(nfs, n_blocks, n_outputs)
+    return Variant.kaiming(*sizes, n_outputs)
 
-# %% ../nbs/05_preactivation.ipynb #206ef3f4
+# %% ../nbs/05_preactivation.ipynb #56e45a32
 def build(
     r:Recipe, # its net, shortcut, tail, zero_init, momentum, depth and width
     n_outputs:int=200, # number of classes
 )->nn.Module: # images (N, 3, H, W) to scores (N, n_outputs)
     "The network of a recipe, with its first weights"
-    for k in ('depth', 'epochs', 'bs'): check_count(k, getattr(r, k))
+    for k in ('epochs', 'bs'): check_count(k, getattr(r, k))
     nets = 'pre', 'post', 'shared', 'identity', 'timm'
     for k,v in dict(net=nets, tail=('act-norm', 'norm-act'), opt=('AdamW', 'SGD'), shortcut=shortcuts).items():
         if getattr(r, k) not in v: raise ValueError(f"{k}: expected one of {v}, got {getattr(r, k)!r}")
@@ -376,7 +377,7 @@ experiments = [failing, post, shared, *_at(.4, failing, post)]
 experiments += [r for lr in (.03, .01, .003) for r in _at(lr, failing, post, shared)]
 experiments += [replace(r, name=f'{r.name}, 8 epochs', epochs=8) for r in (failing, post)]   # as many steps as the full run
 
-# %% ../nbs/05_preactivation.ipynb #3d4e1baa
+# %% ../nbs/05_preactivation.ipynb #452cc0ed
 changes = {
     'norm shortcut': dict(shortcut='norm'),
     'shared shortcut': dict(shortcut='shared'),
@@ -389,6 +390,7 @@ changes = {
     'decay 0.1': dict(decay=.1),
     'warm-up 0.6': dict(warmup=.6),
     'clip 1': dict(clip=1.),
+    'fp32': dict(fp32=True),
     'SGD': dict(opt='SGD', decay=5e-4)}
 
 single = [replace(failing, name=name, **change) for name,change in changes.items()]
@@ -424,19 +426,15 @@ class IdentityPreactivationResNet(SharedPreactivationResNet):
     block = IdentityPreactivationBlock
     def ending(self, c): return [GeneralReLU(), nn.BatchNorm2d(c)]
 
-# %% ../nbs/05_preactivation.ipynb #c486d2d2
+# %% ../nbs/05_preactivation.ipynb #ec4142ee
 def get_identity_model(
-    width:float=1., # factor on all channels: 0.25 is the network of this page's runs
-    depth:int=1, # factor on the number of blocks
+    width:float=1., # as for `tiny_sizes`: 0.25 is the network of this page's runs
+    depth:int=1, # as for `tiny_sizes`
     n_outputs:int=200, # number of classes
     c_in:int=3, # channels of the images
 )->IdentityPreactivationResNet: # with weights from `.kaiming`
     "The repaired network: `get_model`'s channels and stacks, made of `IdentityPreactivationBlock`s"
-    check_count('depth', depth)
-    if not width > 0 or 32*width != int(32*width):
-        raise ValueError(f"width: expected a factor that makes 32 a whole number, got {width!r}; try 0.25")
-    nfs = [int(n*width) for n in (32, 64, 128, 256, 512, 1024)]
-    return IdentityPreactivationResNet.kaiming(nfs, [n*depth for n in (3, 2, 2, 1, 1)], n_outputs, c_in=c_in)
+    return IdentityPreactivationResNet.kaiming(*tiny_sizes(width, depth), n_outputs, c_in=c_in)
 
 # %% ../nbs/05_preactivation.ipynb #bd4c8f60
 full_size = [replace(r, name=f'{r.name}, full size', width=1., epochs=25, bs=512)

@@ -6,8 +6,8 @@
 __all__ = ['tiny_mean', 'tiny_std', 'mean_color', 'preprocess', 'pad_crop_flip', 'random_erasing', 'trivial_augment',
            'preprocess_and_augment', 'preprocess_and_trivial_augment', 'get_imagenet_dls', 'StackableResidualConvBlock',
            'PreactivationConv', 'PreactivationResidualConv', 'TinyImageResNet', 'TinyImagePreactivationResNet',
-           'init_stream_weights', 'get_model', 'unused_parameters', 'train', 'stream_stats', 'evaluate', 'StreamCB',
-           'run_arm']
+           'init_stream_weights', 'tiny_sizes', 'get_model', 'unused_parameters', 'train', 'stream_stats', 'evaluate',
+           'StreamCB', 'run_arm']
 
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #89582777
 import math
@@ -325,18 +325,25 @@ def kaiming(cls:TinyImageResNet, *args, **kwargs):
     return model
 
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #89205d86
-def get_model(
+def tiny_sizes(
     width:float=1., # factor on all channels: 0.25 is the network that two CPU cores can train
+    depth:int=1, # factor on the number of blocks
+)->tuple[list[int], list[int]]: # channels after the stem and after each stack; blocks in each stack
+    "32 to 1024 channels, in five stacks of 3, 2, 2, 1 and 1 blocks"
+    check_count('depth', depth)
+    if not width > 0 or 32*width != int(32*width):
+        raise ValueError(f"width: expected a factor that makes 32 a whole number, got {width!r}; try 0.25")
+    return [int(n*width) for n in (32, 64, 128, 256, 512, 1024)], [n*depth for n in (3, 2, 2, 1, 1)]
+
+def get_model(
+    width:float=1., # as for `tiny_sizes`
     preactivation:bool=True, # False: the post-activation network
     n_outputs:int=200, # number of classes
     c_in:int=3, # channels of the images
 )->TinyImageResNet: # with weights from `.kaiming`
-    "The network for Tiny ImageNet: 32 to 1024 channels in five stacks of 3, 2, 2, 1 and 1 blocks"
-    if not width > 0 or 32*width != int(32*width):
-        raise ValueError(f"width: expected a factor that makes 32 a whole number, got {width!r}; try 0.25")
-    nfs = [int(n*width) for n in [32, 64, 128, 256, 512, 1024]]
+    "The network for Tiny ImageNet, of the sizes that `tiny_sizes` gives"
     net = TinyImagePreactivationResNet if preactivation else TinyImageResNet
-    return net.kaiming(nfs, n_blocks=(3, 2, 2, 1, 1), n_outputs=n_outputs, c_in=c_in)
+    return net.kaiming(*tiny_sizes(width), n_outputs, c_in=c_in)
 
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #3cf50d24
 def unused_parameters(
