@@ -88,7 +88,7 @@ def spread(values):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument('--rounds', type=int, default=7, help='measurements of each path')
+    p.add_argument('--rounds', type=int, default=15, help='measurements of each path')
     p.add_argument('--batches', type=int, default=16, help='batches a measurement')
     p.add_argument('--steps', type=int, default=5, help='training steps for the share')
     p.add_argument('--data', type=Path, help='folder of parquet files; left out: tiny-imagenet in $SLOWAI_DATA')

@@ -94,13 +94,18 @@ class Normalize:
         return cls(mean, (p@v**2 - mean**2).clamp(min=0).sqrt())
 
 # %% ../nbs/02_learner.ipynb #3dbbfbdc
+_piece = 2**19   # values
+
 @patch
 def __call__(self:Normalize,
     x:torch.Tensor, # uint8 (N, C, H, W)
 )->torch.Tensor: # float32, same shape
     "Normalise a batch"
     if self.std.device != x.device: self.mean,self.std = self.mean.to(x.device),self.std.to(x.device)
-    return x.float().mul_(1/(255*self.std)).sub_(self.mean/self.std)
+    scale, shift, out = 1/(255*self.std), self.mean/self.std, torch.empty_like(x, dtype=torch.float32)
+    n = max(1, _piece*len(x)//x.numel()) if x.device.type == 'cpu' and x.dim() == 4 and x.numel() else len(x)
+    for o,i in zip(out.split(n), x.split(n), strict=True): o.copy_(i).mul_(scale).sub_(shift)
+    return out
 
 @patch
 def inverse(self:Normalize,

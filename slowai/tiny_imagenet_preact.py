@@ -57,15 +57,15 @@ def preprocess(
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #e72bebae
 def _fill(x, color): return torch.tensor(color, dtype=x.dtype, device=x.device).view(1, -1, 1, 1)
 
-def _framed(x, pad, color):
-    "`x` with `pad` pixels of `color` around it, in memory of its own"
+def _framed(x, rows, cols):
+    "`x` between `rows` rows and `cols` columns of the mean colour on either side, in memory of its own"
     n, c, h, w = x.shape
-    out = _fill(x, color).expand(n, c, h + 2*pad, w + 2*pad).contiguous()
-    out[:, :, pad:pad + h, pad:pad + w] = x
+    out = _fill(x, mean_color).expand(n, c, h + 2*rows, w + 2*cols).contiguous()
+    out[:, :, rows:rows + h, cols:cols + w] = x
     return out
 
 def _cut(x, which, top, left, h, w):
-    "An (h, w) piece of each image `which` (N,) of `x`, from row `top` (N,) and column `left` (N,)"
+    "An (h, w) piece of each image `which` (N,) of `x`, from row `top` (N,) and column `left` (N,); one of them may be 0"
     n, (_, c, H, W) = len(which), x.shape
     starts = (which.view(n, 1, 1)*c + torch.arange(c, device=x.device).view(c, 1))*H*W + (top*W + left).view(n, 1, 1)
     starts = starts + torch.arange(h, device=x.device)*W
@@ -82,8 +82,10 @@ def pad_crop_flip(
     flip = torch.rand(n, device=x.device) < .5
     top, left = torch.randint(2*pad + 1, (2, n), device=x.device)
     stay, turn = ((flip == o).nonzero()[:, 0] for o in (False, True))
-    x = torch.cat([x.index_select(0, stay), x.index_select(0, turn).flip(3)])
-    return _cut(_framed(x, pad, mean_color), torch.cat([stay, turn]).argsort(), top, left, h, w)   # argsort: back into the old order
+    order = torch.cat([stay, turn])
+    x = x.index_select(0, order)
+    x[len(stay):] = x[len(stay):].flip(3)
+    return _cut(_framed(x, pad, pad), order.argsort(), top, left, h, w)   # argsort: back into the old order
 
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #8634806b
 def random_erasing(
@@ -110,38 +112,44 @@ def _warp(x, a=1., b=0., c=0., d=0., e=1., f=0.):
     n, ch, h, w = x.shape
     X, Y = torch.arange(w, device=x.device) - (w - 1)/2, (torch.arange(h, device=x.device) - (h - 1)/2)[:, None]
     a, b, c, d, e, f = (o.view(-1, 1, 1) if torch.is_tensor(o) else o for o in (a, b, c, d, e, f))
-    col = (a*X + b*Y + (c + (w - 1)/2)).round().clamp(-1, w)   # -1 and w are the frame
-    row = (d*X + e*Y + (f + (h - 1)/2)).round().clamp(-1, h)
-    i = ((row + 1)*(w + 2) + col + 1).long().expand(n, h, w).reshape(n, 1, h*w).expand(n, ch, h*w)
-    return _framed(x, 1, mean_color).view(n, ch, -1).gather(2, i).view(n, ch, h, w)
+    col = (a*X + b*Y + (c + (w - 1)/2)).round_().clamp_(-1, w)   # -1 and w are the frame
+    row = (d*X + e*Y + (f + (h - 1)/2)).round_().clamp_(-1, h)
+    i = (row.add_(1).mul_(w + 2) + col).add_(1).long().expand(n, h, w).reshape(n, 1, h*w).expand(n, ch, h*w)
+    return _framed(x, 1, 1).view(n, ch, -1).gather(2, i).view(n, ch, h, w)
 
 def _rotate(x, m): return _warp(x, (c := m.deg2rad().cos()), -(s := m.deg2rad().sin()), 0., s, c)
 
+_far = 32   # pixels that a translation moves at the most
+def _translate_x(x, m): return _cut(_framed(x, 0, _far), torch.arange(len(x), device=x.device), 0, _far - m.long(), *x.shape[2:])
+def _translate_y(x, m): return _cut(_framed(x, _far, 0), torch.arange(len(x), device=x.device), _far - m.long(), 0, *x.shape[2:])
+
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #01ce1994
-def _blend(x, other, m): return (x*(1 + m.view(-1, 1, 1, 1))).sub_(other*m.view(-1, 1, 1, 1)).clamp_(0, 255).byte()
+def _bytes(x): return x.short().clamp_(0, 255).byte()   # by way of 16 bits: from float to byte torch goes number by number
+
+def _blend(x, other, m): return _bytes((x*(1 + m.view(-1, 1, 1, 1))).sub_(other*m.view(-1, 1, 1, 1)))
 
 def _gray(x): return (.2989*x[:, :1] + .587*x[:, 1:2] + .114*x[:, 2:]).floor_()
 
-def _brightness(x, m): return (x*(1 + m.view(-1, 1, 1, 1))).clamp_(0, 255).byte()
+def _brightness(x, m): return _bytes(x*(1 + m.view(-1, 1, 1, 1)))
 def _color(x, m): return _blend(x, _gray(x), m)
 def _contrast(x, m): return _blend(x, _gray(x).mean((2, 3), keepdim=True), m)
 
 def _sharpness(x, m):
     y = x.float()
-    s = y[:, :, :-2] + y[:, :, 1:-1] + y[:, :, 2:]
-    s = s[..., :-2] + s[..., 1:-1] + s[..., 2:] + 4*y[:, :, 1:-1, 1:-1]   # the centre counts five times
+    s = (y[:, :, :-2] + y[:, :, 1:-1]).add_(y[:, :, 2:])
+    s = (s[..., :-2] + s[..., 1:-1]).add_(s[..., 2:]).add_(y[:, :, 1:-1, 1:-1], alpha=4)   # the centre counts five times
     y[:, :, 1:-1, 1:-1] = s.div_(13).round_()                             # the margin stays
     return _blend(x, y, m)
 
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #53fc4b18
 def _posterize(x, m): return x & (-(1 << (8 - m.long()))).byte().view(-1, 1, 1, 1)
-def _solarize(x, m): return x ^ (x >= m.ceil().byte().view(-1, 1, 1, 1)).byte()*255
+def _solarize(x, m): return x ^ ((m.ceil().short().view(-1, 1, 1, 1) - 1 - x.short()) >> 15).byte()   # the sign: 0 or 255
 
 def _autocontrast(x, m):
-    lo, hi = (o.float() for o in x.flatten(2).aminmax(dim=2))
+    lo, hi = x.flatten(2).amin(2).float(), x.flatten(2).amax(2).float()
     flat = lo == hi
     scale = torch.where(flat, 1., 255/(hi - lo))[..., None, None]
-    return ((x - torch.where(flat, 0., lo)[..., None, None])*scale).clamp_(0, 255).byte()
+    return _bytes((x - torch.where(flat, 0., lo)[..., None, None]).mul_(scale))
 
 def _equalize(x, m):
     v = x.flatten(2).long()
@@ -157,8 +165,8 @@ _trivial = {   # name: (function of images and strengths, 31 strengths, has a si
     'Identity': (lambda x, m: x, torch.zeros(31), False),
     'ShearX': (lambda x, m: _warp(x, b=m, c=m*x.shape[2]/2), torch.linspace(0, .99, 31), True),
     'ShearY': (lambda x, m: _warp(x, d=m, f=m*x.shape[3]/2), torch.linspace(0, .99, 31), True),
-    'TranslateX': (lambda x, m: _warp(x, c=-m.trunc()), torch.linspace(0, 32, 31), True),
-    'TranslateY': (lambda x, m: _warp(x, f=-m.trunc()), torch.linspace(0, 32, 31), True),
+    'TranslateX': (_translate_x, torch.linspace(0, _far, 31), True),
+    'TranslateY': (_translate_y, torch.linspace(0, _far, 31), True),
     'Rotate': (_rotate, torch.linspace(0, 135, 31), True),
     'Brightness': (_brightness, torch.linspace(0, .99, 31), True),
     'Color': (_color, torch.linspace(0, .99, 31), True),
