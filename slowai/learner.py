@@ -856,7 +856,7 @@ class ActivationStats(Hook):
         limits:tuple=(-2., 6.), # of the histogram; values outside fall into its first and last bin
     ):
         self.every,self.n_images,self.bins,self.limits,self.seen = every,n_images,bins,limits,0
-        self.means,self.stds,self.hists,self.dead = [],[],[],[]
+        self.table = torch.empty(0, 3 + bins)   # a row for each look: mean, deviation, share of dead units, histogram
         super().__init__(m, type(self).look)
 
     def look(self, m, inp, out):
@@ -867,9 +867,32 @@ class ActivationStats(Hook):
             a = out.detach()[:self.n_images].float()
             std, mean = torch.std_mean(a)
             per_unit = a.transpose(0, 1).flatten(1)
-            self.means.append(mean); self.stds.append(std)
-            self.dead.append((per_unit.amax(1) - per_unit.amin(1) < 1e-4).float().mean())
-            self.hists.append(a.clamp(*self.limits).histc(self.bins, *self.limits))
+            dead = (per_unit.amax(1) - per_unit.amin(1) < 1e-4).float().mean()
+            self.note(torch.cat([torch.stack([mean, std, dead]), a.clamp(*self.limits).histc(self.bins, *self.limits)]))
+
+# %% ../nbs/02_learner.ipynb #d1a7ab12
+@patch
+def note(self:ActivationStats,
+    row:torch.Tensor, # mean, deviation, share of dead units, histogram: float (3 + bins,)
+):
+    "Write a look's numbers into the table, which doubles when it is full"
+    n = (self.seen - 1)//self.every
+    if n >= len(self.table):
+        room = row.new_empty(max(64, 2*n), len(row))
+        room[:n] = self.table
+        self.table = room
+    self.table[n] = row
+
+@patch(as_prop=True)
+def rows(self:ActivationStats): return self.table[:-(-self.seen//self.every)]
+@patch(as_prop=True)
+def means(self:ActivationStats): return self.rows[:, 0]
+@patch(as_prop=True)
+def stds(self:ActivationStats): return self.rows[:, 1]
+@patch(as_prop=True)
+def dead(self:ActivationStats): return self.rows[:, 2]
+@patch(as_prop=True)
+def hists(self:ActivationStats): return self.rows[:, 3:]
 
 # %% ../nbs/02_learner.ipynb #dbb7ea5c
 class ActivationStatsCB(HooksCallback):
@@ -887,16 +910,14 @@ class ActivationStatsCB(HooksCallback):
 
 # %% ../nbs/02_learner.ipynb #0dfb2806
 @patch
-def state_dict(self:ActivationStatsCB): return {'hooks': [{k: getattr(h, k) for k in _kept} for h in self.hooks]}
+def state_dict(self:ActivationStatsCB): return {'hooks': [dict(seen=h.seen, table=h.rows) for h in self.hooks]}
 
 @patch
 def load_state_dict(self:ActivationStatsCB, d):
-    for h,kept in zip(self.hooks, d['hooks']): vars(h).update(kept)
-
-_kept = ('seen', 'means', 'stds', 'hists', 'dead')
+    for h,kept in zip(self.hooks, d['hooks'], strict=True): h.seen,h.table = kept['seen'],kept['table']
 
 def _seen(stats):
-    hooks = [(i, h) for i,h in enumerate(stats.hooks) if h.means]
+    hooks = [(i, h) for i,h in enumerate(stats.hooks) if h.seen]
     if not hooks: raise ValueError("no activations were recorded: fit first, with modules to watch (a model with `layers`, or `mods=`)")
     return hooks
 
@@ -910,7 +931,7 @@ def mean_std_plot(self:ActivationStatsCB):
     fig, axes = plt.subplots(1, 2, figsize=(8, 2.6))
     for i,h in hooks:
         steps = np.arange(len(h.means))*h.every
-        for ax,v in zip(axes, (h.means, h.stds)): ax.plot(steps, torch.stack(v).cpu(), label=f'layer {i}', **_line(i, len(self)))
+        for ax,v in zip(axes, (h.means, h.stds)): ax.plot(steps, v.cpu(), label=f'layer {i}', **_line(i, len(self)))
     for ax,t in zip(axes, ('mean', 'standard deviation')): ax.set(title=t, xlabel='steps')
     axes[1].legend(fontsize='small', loc='center left', bbox_to_anchor=(1, .5))
     fig.tight_layout()
@@ -923,7 +944,7 @@ def dead_plot(self:ActivationStatsCB):
     hooks = _seen(self)
     fig, ax = plt.subplots(figsize=(5, 2.6))
     for i,h in hooks:
-        ax.plot(np.arange(len(h.dead))*h.every, torch.stack(h.dead).cpu(), label=f'layer {i}', **_line(i, len(self)))
+        ax.plot(np.arange(len(h.dead))*h.every, h.dead.cpu(), label=f'layer {i}', **_line(i, len(self)))
     ax.set(xlabel='steps', ylabel='share of dead units', ylim=(-.03, 1.03))
     ax.legend(fontsize='small', loc='center left', bbox_to_anchor=(1, .5))
     fig.tight_layout()
@@ -939,7 +960,7 @@ def hist_plot(self:ActivationStatsCB, ncols=3):
     for ax in axes.flat: ax.set_axis_off()
     for ax,(i,h) in zip(axes.flat, hooks):
         ax.set_axis_on(); ax.set_title(f'layer {i}', fontsize='small')
-        img = torch.stack(h.hists).T.cpu().log1p()
+        img = h.hists.T.cpu().log1p()
         ax.imshow(img, origin='lower', aspect='auto', extent=(0, len(h.hists)*h.every, *h.limits), cmap='viridis', interpolation='nearest')
     fig.supxlabel('steps', fontsize='small'); fig.supylabel('activation', fontsize='small')
     return fig
@@ -1108,7 +1129,7 @@ def _tick(self:RecordCB):
 @patch
 def after_loss(self:RecordCB, learn):
     if learn.training: self.images += len(learn.batch[1])
-    if self.x is None: self.x = learn.batch[0][:1]
+    if self.x is None: self.x = learn.batch[0][:1].clone()   # not the batch it is part of
 
 @patch
 def after_epoch(self:RecordCB, learn):

@@ -77,7 +77,7 @@ def train(folder, out=None, cbs=(), resume=False, every=EVERY, seed=0, data_seed
     recorder, stats = train_1cycle(net, lr, n_epochs, cbs, dls=dls, opt_func=opt_func, device=device, fast=False, resume=resume)
     learn = recorder.learn
     final = dict(model=net.state_dict(), ema=ema.averaged.state_dict(), history=learn.metrics.history, lrs=recorder.recs['lr'],
-        best=best.best, epochs=len(learn.record['history']), means=[torch.stack(h.means) for h in stats.hooks],
+        best=best.best, epochs=len(learn.record['history']), means=[h.means for h in stats.hooks],
         random=torch.get_rng_state())
     if out: torch.save(final, out)
     return final
