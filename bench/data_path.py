@@ -31,20 +31,17 @@ PIPELINE = T.Compose([T.RandomCrop(64, 4, fill=mean_color), T.RandomHorizontalFl
 
 
 def transform(batch):
-    "What `set_transform` calls, once a fetch"
+    "What `datasets` calls, once a fetch"
     return {'image': [PIPELINE(o.convert('RGB')) for o in batch['image']], 'label': batch['label']}
 
 
 def table(files, folder):
-    "The pictures of the first parquet file through `datasets`"
-    ds = datasets.load_dataset('parquet', data_files=[str(files['train'][0])], split='train', cache_dir=str(folder))
-    ds.set_transform(transform)
-    return ds
+    "The training pictures through `datasets`"
+    return datasets.load_dataset('parquet', data_files=[str(f) for f in files['train']], split='train', cache_dir=str(folder))
 
 
-def picture_folder(files, folder):
-    "The same pictures as JPEG files, a folder for each class, through ImageFolder"
-    ds = datasets.load_dataset('parquet', data_files=[str(files['train'][0])], split='train', cache_dir=str(folder/'table'))
+def picture_folder(ds, folder):
+    "The pictures of `ds` as JPEG files, a folder for each class, through ImageFolder"
     for i, o in enumerate(ds.cast_column('image', datasets.Image(decode=False))):
         d = folder/'pictures'/f"{o['label']:03}"
         d.mkdir(parents=True, exist_ok=True)
@@ -103,8 +100,9 @@ def main():
     with tempfile.TemporaryDirectory() as d, warnings.catch_warnings():
         warnings.simplefilter('ignore')
         kw = dict(batch_size=BS, shuffle=True, num_workers=WORKERS, persistent_workers=True)
-        paths = dict(ours=endless(dls['train']), datasets=endless(DataLoader(table(files, d), **kw)),
-            image_folder=endless(DataLoader(picture_folder(files, Path(d)), **kw)))
+        ds = table(files, d)
+        paths = dict(ours=endless(dls['train']), datasets=endless(DataLoader(ds.with_transform(transform), **kw)),
+            image_folder=endless(DataLoader(picture_folder(ds, Path(d)), **kw)))
         speeds = {k: [] for k in paths}
         for i in range(args.rounds):
             for k in list(paths)[::1 if i % 2 else -1]:

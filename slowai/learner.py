@@ -914,7 +914,12 @@ def state_dict(self:ActivationStatsCB): return {'hooks': [dict(seen=h.seen, tabl
 
 @patch
 def load_state_dict(self:ActivationStatsCB, d):
-    for h,kept in zip(self.hooks, d['hooks'], strict=True): h.seen,h.table = kept['seen'],kept['table']
+    for h,kept in zip(self.hooks, d['hooks'], strict=True): h.seen,h.table = kept['seen'],kept['table'] if 'table' in kept else _table(kept)
+
+def _table(kept):
+    "From a checkpoint of the days when each number had a list of its own"
+    if not kept['means']: return torch.empty(0, 3)
+    return torch.cat([torch.stack([torch.stack(kept[k]) for k in ('means', 'stds', 'dead')], 1), torch.stack(kept['hists'])], 1)
 
 def _seen(stats):
     hooks = [(i, h) for i,h in enumerate(stats.hooks) if h.seen]

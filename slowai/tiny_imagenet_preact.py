@@ -112,9 +112,9 @@ def _warp(x, a=1., b=0., c=0., d=0., e=1., f=0.):
     n, ch, h, w = x.shape
     X, Y = torch.arange(w, device=x.device) - (w - 1)/2, (torch.arange(h, device=x.device) - (h - 1)/2)[:, None]
     a, b, c, d, e, f = (o.view(-1, 1, 1) if torch.is_tensor(o) else o for o in (a, b, c, d, e, f))
-    col = (a*X + b*Y + (c + (w - 1)/2)).round_().clamp_(-1, w)   # -1 and w are the frame
-    row = (d*X + e*Y + (f + (h - 1)/2)).round_().clamp_(-1, h)
-    i = (row.add_(1).mul_(w + 2) + col).add_(1).long().expand(n, h, w).reshape(n, 1, h*w).expand(n, ch, h*w)
+    col = (a*X + b*Y + (c + (w - 1)/2)).round().clamp(-1, w)   # -1 and w are the frame
+    row = (d*X + e*Y + (f + (h - 1)/2)).round().clamp(-1, h)
+    i = ((row + 1)*(w + 2) + col + 1).long().expand(n, h, w).reshape(n, 1, h*w).expand(n, ch, h*w)
     return _framed(x, 1, 1).view(n, ch, -1).gather(2, i).view(n, ch, h, w)
 
 def _rotate(x, m): return _warp(x, (c := m.deg2rad().cos()), -(s := m.deg2rad().sin()), 0., s, c)
@@ -143,7 +143,7 @@ def _sharpness(x, m):
 
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #53fc4b18
 def _posterize(x, m): return x & (-(1 << (8 - m.long()))).byte().view(-1, 1, 1, 1)
-def _solarize(x, m): return x ^ ((m.ceil().short().view(-1, 1, 1, 1) - 1 - x.short()) >> 15).byte()   # the sign: 0 or 255
+def _solarize(x, m): return x ^ (x >= m.ceil().byte().view(-1, 1, 1, 1)).byte()*255
 
 def _autocontrast(x, m):
     lo, hi = x.flatten(2).amin(2).float(), x.flatten(2).amax(2).float()
