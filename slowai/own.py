@@ -33,7 +33,7 @@ from .data import DataError, ImageSet, _cache_folder, _locked, _write_whole, sho
 from .inference import _fits, fit_picture, open_picture, pick, picture_suffixes
 from .learner import DataLoaders, Normalize, check_count, fashion_mnist, mean_sd, set_seed, show_table, train_1cycle
 from .resnet import DeeperCNN
-from .tiny_imagenet_preact import mean_color, pad_crop_flip, random_erasing, trivial_augment
+from .tiny_imagenet_preact import pad_crop_flip, random_erasing, trivial_augment
 
 # %% ../nbs/08_own.ipynb #e3ad6d31
 def nfs_for(
@@ -354,14 +354,13 @@ class Augment:
         norm:Normalize, # of the training pictures; its mean fills what lies outside of them
     ):
         self.kind,self.steps,self.norm = kind,pick('augment', kind, augmentations),norm
-        own = (255*norm.mean.flatten().cpu()).round().expand(3)
-        self.shift = (torch.tensor(mean_color) - own).to(torch.int16).remainder(256).byte().view(1, 3, 1, 1)
+        self.fill = tuple((255*norm.mean.flatten().cpu()).round().int().expand(3).tolist())
     def __call__(self, x):
-        c, shift = x.shape[1], self.shift.to(x.device)
+        c = x.shape[1]
         if self.steps: x = x.expand(-1, 3, -1, -1)
         for f in self.steps:
-            if f is pad_crop_flip: f = partial(f, pad=max(2, x.shape[2]//16))
-            x = f(x) if f is trivial_augment else f(x + shift) - shift
+            more = dict(pad=max(2, x.shape[2]//16)) if f is pad_crop_flip else {}
+            x = f(x, fill=self.fill, **more)
         return self.norm(x[:, :c] if self.steps else x)
     def __repr__(self): return f"Augment({self.kind!r})"
 

@@ -57,10 +57,10 @@ def preprocess(
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #e72bebae
 def _fill(x, color): return torch.tensor(color, dtype=x.dtype, device=x.device).view(1, -1, 1, 1)
 
-def _framed(x, rows, cols):
-    "`x` between `rows` rows and `cols` columns of the mean colour on either side, in memory of its own"
+def _framed(x, rows, cols, fill):
+    "`x` between `rows` rows and `cols` columns of one colour on either side, in memory of its own"
     n, c, h, w = x.shape
-    out = _fill(x, mean_color).expand(n, c, h + 2*rows, w + 2*cols).contiguous()
+    out = _fill(x, fill).expand(n, c, h + 2*rows, w + 2*cols).contiguous()
     out[:, :, rows:rows + h, cols:cols + w] = x
     return out
 
@@ -75,7 +75,8 @@ def _cut(x, which, top, left, h, w):
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #347f8c43
 def pad_crop_flip(
     x:torch.Tensor, # images uint8 (N, 3, H, W), left as they are
-    pad:int=4, # pixels of `mean_color` on each side
+    pad:int=4, # pixels of `fill` on each side
+    fill:Sequence=mean_color, # a byte, 0 … 255, for each channel
 )->torch.Tensor: # uint8 (N, 3, H, W)
     "Shift each image by up to `pad` pixels, and mirror it with probability one half"
     n, _, h, w = x.shape
@@ -85,7 +86,7 @@ def pad_crop_flip(
     order = torch.cat([stay, turn])
     x = x.index_select(0, order)
     x[len(stay):] = x[len(stay):].flip(3)
-    return _cut(_framed(x, pad, pad), order.argsort(), top, left, h, w)   # argsort: back into the old order
+    return _cut(_framed(x, pad, pad, fill), order.argsort(), top, left, h, w)   # argsort: back into the old order
 
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #8634806b
 def random_erasing(
@@ -93,8 +94,9 @@ def random_erasing(
     p:float=.5, # share of the images, 0 … 1
     scale:tuple=(.02, .33), # share of the area, from … to
     ratio:tuple=(.3, 3.3), # height over width, from … to
+    fill:Sequence=mean_color, # a byte, 0 … 255, for each channel
 )->torch.Tensor: # uint8 (N, 3, H, W)
-    "Cover a rectangle with the mean colour ([Zhong et al.](https://arxiv.org/abs/1708.04896))"
+    "Cover a rectangle with one colour ([Zhong et al.](https://arxiv.org/abs/1708.04896))"
     n, _, H, W = x.shape
     area = torch.empty(n, 10, device=x.device).uniform_(*scale)*H*W
     shape = torch.empty(n, 10, device=x.device).uniform_(*map(math.log, ratio)).exp()
@@ -104,10 +106,10 @@ def random_erasing(
     h, w = (o.gather(1, first)*fits.any(1, keepdim=True) for o in (h, w))
     top, left = ((torch.rand(n, 1, device=x.device)*(full - o + 1)).floor() for full, o in ((H, h), (W, w)))
     inside = lambda size, start, length: (k := torch.arange(size, device=x.device)).ge(start) & k.lt(start + length)
-    return torch.where((inside(H, top, h)[:, :, None] & inside(W, left, w)[:, None])[:, None], _fill(x, mean_color), x)
+    return torch.where((inside(H, top, h)[:, :, None] & inside(W, left, w)[:, None])[:, None], _fill(x, fill), x)
 
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #af99c027
-def _warp(x, a=1., b=0., c=0., d=0., e=1., f=0.):
+def _warp(x, fill=mean_color, a=1., b=0., c=0., d=0., e=1., f=0.):
     "Each pixel from (a·x + b·y + c, d·x + e·y + f), in coordinates from the centre; parameters are numbers or tensors (N,)"
     n, ch, h, w = x.shape
     X, Y = torch.arange(w, device=x.device) - (w - 1)/2, (torch.arange(h, device=x.device) - (h - 1)/2)[:, None]
@@ -115,13 +117,14 @@ def _warp(x, a=1., b=0., c=0., d=0., e=1., f=0.):
     col = (a*X + b*Y + (c + (w - 1)/2)).round().clamp(-1, w)   # -1 and w are the frame
     row = (d*X + e*Y + (f + (h - 1)/2)).round().clamp(-1, h)
     i = ((row + 1)*(w + 2) + col + 1).long().expand(n, h, w).reshape(n, 1, h*w).expand(n, ch, h*w)
-    return _framed(x, 1, 1).view(n, ch, -1).gather(2, i).view(n, ch, h, w)
+    return _framed(x, 1, 1, fill).view(n, ch, -1).gather(2, i).view(n, ch, h, w)
 
-def _rotate(x, m): return _warp(x, (c := m.deg2rad().cos()), -(s := m.deg2rad().sin()), 0., s, c)
+def _rotate(x, m, fill=mean_color): return _warp(x, fill, (c := m.deg2rad().cos()), -(s := m.deg2rad().sin()), 0., s, c)
 
 _far = 32   # pixels that a translation moves at the most
-def _translate_x(x, m): return _cut(_framed(x, 0, _far), torch.arange(len(x), device=x.device), 0, _far - m.long(), *x.shape[2:])
-def _translate_y(x, m): return _cut(_framed(x, _far, 0), torch.arange(len(x), device=x.device), _far - m.long(), 0, *x.shape[2:])
+def _each(x): return torch.arange(len(x), device=x.device)
+def _translate_x(x, m, fill=mean_color): return _cut(_framed(x, 0, _far, fill), _each(x), 0, _far - m.long(), *x.shape[2:])
+def _translate_y(x, m, fill=mean_color): return _cut(_framed(x, _far, 0, fill), _each(x), _far - m.long(), 0, *x.shape[2:])
 
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #01ce1994
 def _bytes(x): return x.short().clamp_(0, 255).byte()   # by way of 16 bits: from float to byte torch goes number by number
@@ -161,10 +164,14 @@ def _equalize(x, m):
     return table.gather(2, v).view_as(x)
 
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #93274ae2
+def _shear_x(x, m, fill=mean_color): return _warp(x, fill, b=m, c=m*x.shape[2]/2)
+def _shear_y(x, m, fill=mean_color): return _warp(x, fill, d=m, f=m*x.shape[3]/2)
+
+_moving = ('ShearX', 'ShearY', 'TranslateX', 'TranslateY', 'Rotate')   # these also take the colour that comes in from outside
 _trivial = {   # name: (function of images and strengths, 31 strengths, has a sign)
     'Identity': (lambda x, m: x, torch.zeros(31), False),
-    'ShearX': (lambda x, m: _warp(x, b=m, c=m*x.shape[2]/2), torch.linspace(0, .99, 31), True),
-    'ShearY': (lambda x, m: _warp(x, d=m, f=m*x.shape[3]/2), torch.linspace(0, .99, 31), True),
+    'ShearX': (_shear_x, torch.linspace(0, .99, 31), True),
+    'ShearY': (_shear_y, torch.linspace(0, .99, 31), True),
     'TranslateX': (_translate_x, torch.linspace(0, _far, 31), True),
     'TranslateY': (_translate_y, torch.linspace(0, _far, 31), True),
     'Rotate': (_rotate, torch.linspace(0, 135, 31), True),
@@ -180,16 +187,17 @@ _trivial = {   # name: (function of images and strengths, 31 strengths, has a si
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #b331f06d
 def trivial_augment(
     x:torch.Tensor, # images uint8 (N, 3, H, W), left as they are
+    fill:Sequence=mean_color, # a byte, 0 … 255, for each channel
 )->torch.Tensor: # uint8 (N, 3, H, W)
     "TrivialAugmentWide ([Müller and Hutter](https://arxiv.org/abs/2103.10158)): one operation and strength for each image"
     op, strength = torch.randint(len(_trivial), (len(x),)), torch.randint(31, (len(x),))
     sign = torch.randint(2, (len(x),))*2 - 1
     order = op.argsort()   # images with the same operation side by side, and a slice each
     out, start = x.index_select(0, order.to(x.device)), 0
-    for (f, strengths, signed), i in zip(_trivial.values(), order.split(op.bincount(minlength=len(_trivial)).tolist()), strict=True):
-        part = out[start:start + len(i)]
+    for (k, (f, strengths, signed)), i in zip(_trivial.items(), order.split(op.bincount(minlength=len(_trivial)).tolist()), strict=True):
+        part, more = out[start:start + len(i)], (fill,) if k in _moving else ()
         m = strengths[strength[i]]*(sign[i] if signed else 1)
-        if len(i): part.copy_(f(part, m.to(x.device)))
+        if len(i): part.copy_(f(part, m.to(x.device), *more))
         start += len(i)
     return out.index_select(0, order.argsort().to(x.device))
 
