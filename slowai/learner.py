@@ -1096,10 +1096,12 @@ def peak_memory(device)->int:
     if torch.device(device).type == 'cuda': return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*(1 if sys.platform == 'darwin' else 1024)
 
-def git_commit()->str|None:
-    "The commit of the working folder, with '-dirty' where files differ from it; None outside a repository"
-    cmd = ['git', 'describe', '--always', '--dirty', '--exclude=*']
-    try: return subprocess.run(cmd, capture_output=True, text=True, check=True).stdout.strip()
+def git_commit(
+    folder:str|Path='.', # where to look
+)->str|None: # None outside a repository
+    "The commit that is checked out, with '-dirty' where Python files differ from it; results and saved outputs may"
+    def git(*args): return subprocess.run(['git', *args], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+    try: return git('rev-parse', '--short', 'HEAD') + ('-dirty' if git('diff', '--name-only', 'HEAD', '--', ':(top)*.py') else '')
     except (OSError, subprocess.CalledProcessError): return None
 
 def _synchronize(device):
