@@ -7,7 +7,7 @@ __all__ = ['tiny_mean', 'tiny_std', 'mean_color', 'preprocess', 'pad_crop_flip',
            'preprocess_and_augment', 'preprocess_and_trivial_augment', 'get_imagenet_dls', 'StackableResidualConvBlock',
            'PreactivationConv', 'PreactivationResidualConv', 'TinyImageResNet', 'TinyImagePreactivationResNet',
            'init_stream_weights', 'tiny_sizes', 'get_model', 'unused_parameters', 'train', 'stream_stats', 'evaluate',
-           'StreamCB', 'run_arm']
+           'refresh_norms', 'compare_norms', 'StreamCB', 'run_arm']
 
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #89582777
 import math
@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
 from torch.nn import init
+from torch.optim.swa_utils import update_bn
 
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #e77ca59d
 from .conv import default_device
@@ -428,6 +429,34 @@ def evaluate(
             n, right, loss = n + len(y), right + (out.argmax(1) == y).sum(), loss + F.cross_entropy(out, y, reduction='sum')
     if not n: raise ValueError("batches: expected at least one batch, got none; is it an iterator that has run out?")
     return dict(acc=float(right)/n, loss=float(loss)/n, n=n)
+
+# %% ../nbs/04_tiny_imagenet_preact.ipynb #e04b7d21
+def refresh_norms(
+    model:nn.Module, # changed: the running statistics of its norms
+    batches, # an iterable of (images, labels) as in training, such as `dls['train']`
+    n_batches:int=20, # so many of them
+    bf16:bool=False, # under bfloat16 autocast
+):
+    "Measure running statistics anew: means over some batches, the weights as they are ([Wu and Johnson](https://arxiv.org/abs/2105.07576))"
+    check_count('n_batches', n_batches)
+    device, seen = next(model.parameters()).device, 0
+    def images():
+        nonlocal seen
+        for x,_ in islice(batches, n_batches): seen += 1; yield x.to(device, memory_format=torch.channels_last)
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16): update_bn(images(), model)
+    if not seen: raise ValueError("batches: expected at least one batch, got none; is it an iterator that has run out?")
+
+def compare_norms(
+    model:nn.Module, # left as it was
+    dls:Mapping, # 'train' for measuring anew, 'valid' for the evaluation
+    n_batches:int=20, # of training data
+    bf16:bool=False, # under bfloat16 autocast
+)->dict: # running, batch, refreshed: what `evaluate` gives with each kind of statistics
+    "Evaluate with remembered statistics, with each batch's own, and with those measured anew"
+    out = dict(running=evaluate(model, dls['valid'], bf16=bf16), batch=evaluate(model, dls['valid'], True, bf16=bf16))
+    with restoring(model, dls):
+        refresh_norms(model, dls['train'], n_batches, bf16)
+        return {**out, 'refreshed': evaluate(model, dls['valid'], bf16=bf16)}
 
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #4069b9f9
 class StreamCB(Callback, order=45):

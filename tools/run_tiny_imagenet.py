@@ -10,10 +10,11 @@ from pathlib import Path
 
 import torch
 
-from slowai.checkpoint import CheckpointCB
+from slowai.checkpoint import CheckpointCB, read_checkpoint
+from slowai.conv import default_device
 from slowai.data import DataError, load_tiny_imagenet
-from slowai.learner import load_records, record_line, save_record
-from slowai.tiny_imagenet_preact import run_arm
+from slowai.learner import device_name, git_commit, load_records, record_line, save_record, set_seed
+from slowai.tiny_imagenet_preact import compare_norms, get_imagenet_dls, get_model, preprocess_and_trivial_augment, run_arm
 
 ROOT = Path(__file__).resolve().parent.parent
 KEEP = dict(MALLOC_MMAP_THRESHOLD_='4294967296', MALLOC_TRIM_THRESHOLD_='4294967296')   # as in the Makefile, which says why
@@ -29,8 +30,27 @@ def arguments():
     p.add_argument('--seed', type=int, default=0, help='of weights, order and augmentation (default: %(default)s)')
     p.add_argument('--data', type=Path, help='folder of the pictures; left out: the usual places')
     p.add_argument('--runs', type=Path, default=ROOT/'runs', help='folder of the checkpoints (default: runs)')
+    p.add_argument('--norms', type=Path, metavar='CHECKPOINT', help='train nothing: evaluate the weights in a '
+        "checkpoint of this run with remembered, the batch's and newly measured statistics; to tiny_imagenet_norms.json beside the results")
     p.add_argument('--results', type=Path, default=ROOT/'results/tiny_imagenet.json', help='file of the records')
     return p.parse_args()
+
+
+def look_at_norms(args, name):
+    "The weights in a checkpoint, evaluated with three kinds of statistics"
+    state = read_checkpoint(args.norms)
+    sets = load_tiny_imagenet(args.data)
+    model = get_model(args.width, args.arm == 'pre', len(sets['train'].classes))
+    try: model.load_state_dict(state['model'])
+    except RuntimeError: raise ValueError(f'--norms: expected a checkpoint of {name}, got one of another network: {args.norms}') from None
+    dls = get_imagenet_dls(args.bs, preprocess_and_trivial_augment, sets=sets, seed=args.seed)
+    set_seed(args.seed)
+    looks = compare_norms(model.to(device := default_device(), memory_format=torch.channels_last), dls, bf16=True)
+    epochs = state['epoch'] + state['n_done']/len(dls['train'])
+    record = dict(name=name, seed=args.seed, epochs=epochs, of=args.epochs, lr=args.lr, device=device_name(device),
+        torch=torch.__version__, commit=git_commit(), **looks)
+    save_record(record, args.results.with_name('tiny_imagenet_norms.json'))
+    print(f'{name}, after {epochs:.1f} epochs: ' + ', '.join(f"{k} {100*v['acc']:.2f} %" for k,v in looks.items()))
 
 
 def main():
@@ -39,6 +59,9 @@ def main():
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **KEEP})
     name = f'{args.arm}-activation, width {args.width:g}'
     key = name, args.seed, args.epochs, args.lr
+    if args.norms:
+        try: return look_at_norms(args, name)
+        except (DataError, ValueError) as e: sys.exit(f'run_tiny_imagenet: {e}')
     done = [r for r in load_records(args.results) if (r['name'], r['seed'], r['epochs'], r['recipe']['lr']) == key]
     if done: return print(f"{name}: done already, {100*done[0]['acc_last']:.2f} %; its record is in {args.results}")
     folder = args.runs/f'tiny_imagenet-{args.arm}-width{args.width:g}-lr{args.lr:g}-epochs{args.epochs}-seed{args.seed}'

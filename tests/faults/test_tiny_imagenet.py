@@ -298,9 +298,9 @@ def test_fault_of_the_archive(damage, words, archive, cache):
 
 
 def test_a_run_that_is_stopped_goes_on_to_the_same_numbers(source, tmp_path):
-    def start(runs):
+    def start(runs, *more, arm='pre'):
         size = '--width .0625 --epochs 2 --bs 32 --lr .01'.split()
-        cmd = [sys.executable, ROOT/'tools/run_tiny_imagenet.py', 'pre', *size, '--data', source, '--runs', tmp_path/runs,
+        cmd = [sys.executable, ROOT/'tools/run_tiny_imagenet.py', arm, *size, *more, '--data', source, '--runs', tmp_path/runs,
             '--results', tmp_path/f'{runs}.json']
         return subprocess.Popen(list(map(str, cmd)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path,
             env={**os.environ, 'OMP_NUM_THREADS': '1', 'SLOWAI_CACHE': str(tmp_path/'cache'), 'PYTHONPATH': str(ROOT)})
@@ -317,3 +317,14 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_numbers(source, tmp_path):
     assert a['history'] == b['history'] and a['streams'] == b['streams'] and [o['epoch'] for o in a['streams']] == [0, 1]
     again = start('whole')
     assert 'done already' in again.communicate(timeout=100)[0]
+
+    newest = max((tmp_path/'whole').rglob('checkpoint-*.pt'))
+    looked = start('whole', '--norms', newest)
+    out = looked.communicate(timeout=100)[0]
+    assert looked.returncode == 0 and 'after 2.0 epochs: running' in out, out
+    look, = json.loads((tmp_path/'tiny_imagenet_norms.json').read_text())
+    assert (look['running']['acc'], look['running']['loss']) == pytest.approx((a['acc_last'], a['loss_last']), rel=1e-3)
+    assert look['epochs'] == 2 and look['refreshed']['loss'] != look['running']['loss']
+    other = start('whole', '--norms', newest, arm='post')
+    out = other.communicate(timeout=100)[0]
+    assert other.returncode == 1 and '--norms: expected a checkpoint of post-activation, width 0.0625, got one of another' in out, out
