@@ -446,6 +446,7 @@ def refresh_norms(
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16): update_bn(images(), model)
     if not seen: raise ValueError("batches: expected at least one batch, got none; is it an iterator that has run out?")
 
+# %% ../nbs/04_tiny_imagenet_preact.ipynb #1b9e6d30
 def compare_norms(
     model:nn.Module, # left as it was
     dls:Mapping, # 'train' for measuring anew, 'valid' for the evaluation
