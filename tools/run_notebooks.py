@@ -2,6 +2,8 @@
 
 How long each took goes to results/bench_pages.json, from which the site tells its readers; `--no-record` leaves that file alone."""
 import argparse
+import base64
+import io
 import json
 import os
 import sys
@@ -16,6 +18,7 @@ from nbdev.clean import _nbdev_clean
 from nbdev.config import get_config
 from nbdev.doclinks import nbglob
 from nbdev.process import extract_directives
+from PIL import Image
 
 
 def skipped(
@@ -52,6 +55,17 @@ def write_atomically(
     finally: tmp.unlink(missing_ok=True)
 
 
+def lighten(
+    nb, # a notebook; its outputs are changed
+):
+    "Store drawings, which have few colours, with a palette: a third of the bytes. Photographs stay as they are"
+    for o in (o for c in nb['cells'] for o in c.get('outputs', []) if 'image/png' in o.get('data', {})):
+        image, buf = Image.open(io.BytesIO(base64.b64decode(o['data']['image/png']))), io.BytesIO()
+        if image.mode == 'P' or image.convert('RGBA').getextrema()[3][0] < 255 or not image.getcolors(8192): continue
+        image.convert('RGB').quantize(256, dither=Image.Dither.NONE).save(buf, 'png', optimize=True)
+        o['data']['image/png'] = base64.b64encode(buf.getvalue()).decode()
+
+
 def run(
     path, # a notebook
     flags=frozenset(), # directives whose cells do not run
@@ -64,6 +78,7 @@ def run(
                     resources=dict(metadata=dict(path=str(path.parent))))
     client.flags = flags
     client.execute()
+    lighten(nb)
     clean = json.loads(nbformat.writes(nb))
     _nbdev_clean(clean)
     write_atomically(path, nb2str(clean))
