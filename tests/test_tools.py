@@ -1,7 +1,10 @@
 "The project's own tools, on a project of two pages"
+import base64
 import importlib
+import io
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -10,6 +13,7 @@ from hashlib import sha1
 
 import pytest
 from conftest import ROOT
+from PIL import Image, ImageDraw
 
 
 def cell(kind, source, **kw):
@@ -57,6 +61,24 @@ def test_runner_saves_outputs_and_leaves_skipped_cells(project, run):
     rows = json.loads((project/'results/bench_pages.json').read_text())
     assert [(r['page'], r['slow']) for r in rows] == [('00_a.ipynb', False), ('00_a.ipynb', True)]
     assert all(r['seconds'] > 0 and r['cores'] >= 1 and r['device'] for r in rows)
+
+
+def test_runner_saves_drawings_light_and_photographs_as_they_are(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT/'tools')
+    runner = importlib.import_module('run_notebooks')
+
+    def png(image):
+        image.save(buf := io.BytesIO(), 'png')
+        return base64.b64encode(buf.getvalue()).decode()
+    drawing = Image.new('RGBA', (200, 100), 'white')
+    ImageDraw.Draw(drawing).ellipse((20, 10, 150, 90), outline='red', width=3)
+    photo = Image.frombytes('RGB', (100, 100), random.Random(0).randbytes(30_000))
+    before = [png(drawing), png(photo)]
+    nb = dict(cells=[dict(outputs=[dict(data={'image/png': o}) for o in before]), dict()])
+    runner.lighten(nb)
+    light, same = (o['data']['image/png'] for o in nb['cells'][0]['outputs'])
+    assert same == before[1] and len(light) < len(before[0])
+    assert Image.open(io.BytesIO(base64.b64decode(light))).convert('RGB').tobytes() == drawing.convert('RGB').tobytes()
 
 
 def test_runner_leaves_a_failing_notebook_as_it_was(project, run):
