@@ -13,7 +13,7 @@ __all__ = ['tiny_mean', 'tiny_std', 'mean_color', 'preprocess', 'pad_crop_flip',
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #1e7848d1
@@ -439,12 +439,11 @@ def refresh_norms(
 ):
     "Measure running statistics anew: means over some batches, the weights as they are ([Wu and Johnson](https://arxiv.org/abs/2105.07576))"
     check_count('n_batches', n_batches)
-    device, seen = next(model.parameters()).device, 0
-    def images():
-        nonlocal seen
-        for x,_ in islice(batches, n_batches): seen += 1; yield x.to(device, memory_format=torch.channels_last)
-    with torch.autocast(device.type, torch.bfloat16, enabled=bf16): update_bn(images(), model)
-    if not seen: raise ValueError("batches: expected at least one batch, got none; is it an iterator that has run out?")
+    device, batches = next(model.parameters()).device, islice(batches, n_batches)
+    if (first := next(batches, None)) is None:   # before anything is forgotten
+        raise ValueError("batches: expected at least one batch, got none; is it an iterator that has run out?")
+    images = (x.to(device, memory_format=torch.channels_last) for x,_ in chain([first], batches))
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16): update_bn(images, model)
 
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #1b9e6d30
 def compare_norms(
