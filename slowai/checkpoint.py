@@ -35,9 +35,9 @@ from fastcore.basics import patch
 from torch.optim.swa_utils import AveragedModel
 
 # %% ../nbs/06_checkpoint.ipynb #9b8756a7
-from .conv import to_device
+from .conv import device_of, synchronize, to_device
 from .data import ImageSet
-from .learner import Callback, Learner, LRFinderCB, _device_of, _synchronize, write_atomically
+from .learner import Callback, Learner, LRFinderCB, write_atomically
 
 # %% ../nbs/06_checkpoint.ipynb #2e443964
 def random_states()->dict:
@@ -258,7 +258,7 @@ def fingerprint(
 def circumstances(learn:Learner)->dict:
     "What may differ between two halves of a run at the price of the last bits"
     bf16 = any(getattr(cb, 'on', False) is True for cb in learn.cbs)
-    return {'device': _device_of(learn.model).type, 'threads': torch.get_num_threads(), 'torch': str(torch.__version__), 'bf16': bf16}
+    return {'device': device_of(learn.model).type, 'threads': torch.get_num_threads(), 'torch': str(torch.__version__), 'bf16': bf16}
 
 def differences(
     there:Mapping, # a fingerprint, or a part of one
@@ -313,7 +313,7 @@ def _gens(dl):
 @patch
 def save(self:CheckpointCB, learn, finished=False):
     "Write a checkpoint of this place, if the disk lets us"
-    _synchronize(_device_of(learn.model))
+    synchronize(device_of(learn.model))
     t = time.perf_counter()
     place = 'finished' if finished else f'epoch{learn.epoch}-batch{learn.iter + 1}'
     try:
@@ -490,7 +490,7 @@ def _set_generators(learn, states):
 @patch
 def restore(self:ResumePoint, learn):
     "Model, optimiser, callbacks and, last of all, random states as they were"
-    p, self.payload, device = self.payload, None, _device_of(learn.model)
+    p, self.payload, device = self.payload, None, device_of(learn.model)
     learn.model.load_state_dict(unpack(p['model']))
     groups = list(learn.opt.param_groups)
     learn.opt.load_state_dict(unpack(p['opt']))

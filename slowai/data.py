@@ -81,16 +81,24 @@ def _as_index(i):
     if i.dtype.is_floating_point and i.numel(): raise TypeError(f"index: expected whole numbers, got {i.dtype}; convert with .long()")
     return i if i.numel() else i.long()
 
+def _outside(i, n):
+    "What to say of an index that a set of `n` images doesn't have"
+    if isinstance(i, torch.Tensor) and i.dtype == torch.bool: return f"index: expected a mask of shape ({n},), got {tuple(i.shape)}"
+    if not n: return f"index: the set is empty, got {i}"
+    bad = i if isinstance(i, Integral) else next((o for o in i.flatten().tolist() if not -n <= o < n), i)
+    return f"index: expected numbers from {-n} to {n - 1} for a set of {n:,} images, got {bad}; a slice such as [:{n}] takes what there is"
+
 @patch
 def __getitem__(self:ImageSet,
     i:int|slice|Sequence[int]|torch.Tensor, # one index, a slice, a list of indices, an int64 tensor or a boolean mask (N,)
 )->tuple[torch.Tensor, torch.Tensor]: # uint8 (C, H, W) and int64 () for one index, else uint8 (n, C, H, W) and int64 (n,)
     "The image and label at one index, or the images and labels at many, cut in one go"
     i = _as_index(i)
-    if isinstance(i, torch.Tensor) and i.dtype == torch.int64 and i.ndim == 1:   # many at once: copied image by image, not byte by byte
-        i = torch.where(i < 0, i + len(self), i).to(self.labels.device)
-        return self.images.index_select(0, i), self.labels.index_select(0, i)
-    return self.images[i], self.labels[i]
+    try:
+        if not isinstance(i, torch.Tensor) or i.dtype != torch.int64 or i.ndim != 1: return self.images[i], self.labels[i]
+        j = torch.where(i < 0, i + len(self), i).to(self.labels.device)   # many at once: copied image by image, not byte by byte
+        return self.images.index_select(0, j), self.labels.index_select(0, j)
+    except IndexError as e: raise IndexError(_outside(i, len(self))) from e
 
 # %% ../nbs/00_data.ipynb #af7319e3
 @patch

@@ -50,7 +50,7 @@ with warnings.catch_warnings():
     from torcheval.metrics import Mean, MulticlassAccuracy
 
 # %% ../nbs/02_learner.ipynb #e673cd24
-from .conv import default_device, to_device
+from .conv import default_device, device_of, synchronize, to_device
 from .data import ImageSet, draw_shapes, load_fashion_mnist
 
 # %% ../nbs/02_learner.ipynb #96d7b569
@@ -979,15 +979,13 @@ def has_fast_bf16(
     if kind == 'cuda': return torch.cuda.is_bf16_supported(including_emulation=False)
     return kind == 'cpu' and any(getattr(torch.cpu, f, bool)() for f in ('_is_avx512_bf16_supported', '_is_amx_tile_supported'))
 
-def _device_of(model): return next((p.device for p in model.parameters()), torch.device('cpu'))
-
 class MixedPrecisionCB(Callback, order=-5):
     "Forward and loss under bfloat16 autocast, where the hardware has it ([mixed precision](https://arxiv.org/abs/1710.03740))"
     def __init__(self,
         on:bool|None=None, # None: where `has_fast_bf16`
     ): self.want,self.on,self.ctx = on,bool(on),None
     def before_fit(self, learn):
-        self.device = _device_of(learn.model)
+        self.device = device_of(learn.model)
         self.on = has_fast_bf16(self.device) if self.want is None else self.want
     def before_batch(self, learn):
         if self.on: self.ctx = torch.autocast(self.device.type, dtype=torch.bfloat16); self.ctx.__enter__()
@@ -1104,9 +1102,6 @@ def git_commit(
     try: return git('rev-parse', '--short', 'HEAD') + ('-dirty' if git('diff', '--name-only', 'HEAD', '--', ':(top)*.py') else '')
     except (OSError, subprocess.CalledProcessError): return None
 
-def _synchronize(device):
-    if device.type == 'cuda': torch.cuda.synchronize(device)
-
 class RecordCB(Callback, order=100):
     "Measures a fit and leaves its record as `learn.record`, and one line below the table"
     def __init__(self,
@@ -1119,12 +1114,12 @@ class RecordCB(Callback, order=100):
 # %% ../nbs/02_learner.ipynb #9428b8b4
 @patch
 def before_fit(self:RecordCB, learn):
-    self.device,self.seconds,self.images = _device_of(learn.model),{True: 0., False: 0.},0
+    self.device,self.seconds,self.images = device_of(learn.model),{True: 0., False: 0.},0
     self.x = self.t0 = None
     if self.device.type == 'cuda': torch.cuda.reset_peak_memory_stats(self.device)
 
 @patch
-def before_epoch(self:RecordCB, learn): _synchronize(self.device); self.t0,self.train = time.perf_counter(),learn.training
+def before_epoch(self:RecordCB, learn): synchronize(self.device); self.t0,self.train = time.perf_counter(),learn.training
 
 @patch
 def _tick(self:RecordCB):
@@ -1140,7 +1135,7 @@ def after_loss(self:RecordCB, learn):
 
 @patch
 def after_epoch(self:RecordCB, learn):
-    _synchronize(self.device)
+    synchronize(self.device)
     self._tick(); self.t0 = None
 
 @patch

@@ -194,8 +194,8 @@ def init_branch_weights(
 
 class SharedPreactivationResNet(TinyImageResNet):
     "The network for Tiny ImageNet of such blocks, with norm and activation after the last stack; every parameter is used"
-    block = SharedPreactivationBlock
-    def ending(self, c): return [nn.BatchNorm2d(c), GeneralReLU()]
+    block,last = SharedPreactivationBlock,'lin_norm'
+    def add_ending(self, c): self.conv_norm,self.conv_act = nn.BatchNorm2d(c),GeneralReLU()
 
 @patch(cls_method=True)
 def kaiming(cls:SharedPreactivationResNet, *args, **kwargs):
@@ -215,7 +215,7 @@ def _network(r, n_outputs):
     if r.net == 'identity': return IdentityPreactivationResNet.kaiming(*sizes, n_outputs)
     class Variant(TinyImagePreactivationResNet):
         block = staticmethod(partial(PreactivationVariant, shortcut=r.shortcut))
-        def ending(self, c): return super().ending(c)[::-1 if r.tail == 'norm-act' else 1]
+        add_ending = (SharedPreactivationResNet if r.tail == 'norm-act' else TinyImagePreactivationResNet).add_ending
     return Variant.kaiming(*sizes, n_outputs)
 
 # %% ../nbs/05_preactivation.ipynb #56e45a32
@@ -424,7 +424,7 @@ class IdentityPreactivationBlock(LeanPreactivationBlock):
 class IdentityPreactivationResNet(SharedPreactivationResNet):
     "The network for Tiny ImageNet of such blocks, with activation and norm after the last stack; every parameter is used"
     block = IdentityPreactivationBlock
-    def ending(self, c): return [GeneralReLU(), nn.BatchNorm2d(c)]
+    def add_ending(self, c): self.conv_act,self.conv_norm = GeneralReLU(),nn.BatchNorm2d(c)
 
 # %% ../nbs/05_preactivation.ipynb #ec4142ee
 def get_identity_model(

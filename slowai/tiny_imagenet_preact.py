@@ -25,7 +25,7 @@ from torch.nn import init
 from torch.optim.swa_utils import update_bn
 
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #e77ca59d
-from .conv import default_device
+from .conv import default_device, device_of
 from .data import load_tiny_imagenet
 from slowai.learner import (
     Callback,
@@ -34,6 +34,7 @@ from slowai.learner import (
     MixedPrecisionCB,
     Normalize,
     check_count,
+    has_fast_bf16,
     restoring,
     set_seed,
     train_1cycle,
@@ -299,7 +300,7 @@ def _check_net(nfs, n_blocks, p_drop):
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #989b46b4
 class TinyImageResNet(nn.Module):
     "Stem, stacks of residual blocks, average, dropout, linear layer, norm: images (N, c_in, H, W) to scores (N, n_outputs)"
-    block = ResidualConvBlock
+    block,last = ResidualConvBlock,'norm'
     def __init__(self,
         nfs:Sequence, # channels after the stem and after each stack; at least 2 numbers
         n_blocks:Sequence, # blocks in each stack; one number less
@@ -312,20 +313,23 @@ class TinyImageResNet(nn.Module):
         check_count('n_outputs', n_outputs)
         self.nfs,self.n_blocks,self.n_outputs,self.c_in = tuple(nfs),tuple(n_blocks),n_outputs,c_in
         stacks = (StackableResidualConvBlock(n, i, o, self.block) for n,i,o in zip(n_blocks, nfs, nfs[1:]))
-        head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(p_drop)]
-        head += [nn.Linear(nfs[-1], n_outputs, bias=False), nn.BatchNorm1d(n_outputs)]
-        self.layers = nn.Sequential(Conv(c_in, nfs[0], stride=1, ks=5), *stacks, *self.ending(nfs[-1]), *head)
-    def ending(self, c): return []
+        self.layers = nn.Sequential(Conv(c_in, nfs[0], stride=1, ks=5), *stacks)
+        self.add_ending(nfs[-1])
+        self.pool,self.flatten,self.drop = nn.AdaptiveAvgPool2d(1),nn.Flatten(),nn.Dropout(p_drop)
+        self.lin = nn.Linear(nfs[-1], n_outputs, bias=False)
+        self.add_module(self.last, nn.BatchNorm1d(n_outputs))
+    def add_ending(self, c): "What comes between the last stack and the average: nothing here"
     def forward(self, x):
         if x.dim() != 4 or x.shape[1] != self.c_in:
             raise ValueError(f"images: expected shape (N, {self.c_in}, H, W), got {tuple(x.shape)}")
-        return self.layers(x)
+        for part in self.children(): x = part(x)   # in the order in which they were made
+        return x
 
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #0f82f3d9
 class TinyImagePreactivationResNet(TinyImageResNet):
     "The same of pre-activation blocks, with activation and norm after the last stack"
-    block = PreactivationResidualConv
-    def ending(self, c): return [GeneralReLU(), nn.BatchNorm2d(c)]
+    block,last = PreactivationResidualConv,'lin_norm'
+    def add_ending(self, c): self.conv_act,self.conv_norm = GeneralReLU(),nn.BatchNorm2d(c)
 
 def init_stream_weights(
     module:nn.Module, # called by `model.apply(init_stream_weights)` on every part
@@ -340,6 +344,19 @@ def kaiming(cls:TinyImageResNet, *args, **kwargs):
     model = cls(*args, **kwargs)
     model.apply(init_stream_weights)
     return model
+
+# %% ../nbs/04_tiny_imagenet_preact.ipynb #22bff43f
+@patch
+def old_names(self:TinyImageResNet)->dict: # the beginning of an old name → of today's
+    "Where ending and head stood in `layers`, in weights that slowai 0.0.1 saved"
+    parts = [k for k,_ in self.named_children() if k != 'layers']
+    return {f'layers.{i}.': f'{k}.' for i,k in enumerate(parts, len(self.layers))}
+
+@patch
+def _load_from_state_dict(self:TinyImageResNet, state, prefix, *args):
+    for old,new in self.old_names().items():
+        for k in [k for k in state if k.startswith(prefix + old)]: state[prefix + new + k[len(prefix + old):]] = state.pop(k)
+    nn.Module._load_from_state_dict(self, state, prefix, *args)
 
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #89205d86
 def tiny_sizes(
@@ -450,9 +467,10 @@ def compare_norms(
     model:nn.Module, # left as it was
     dls:Mapping, # 'train' for measuring anew, 'valid' for the evaluation
     n_batches:int=20, # of training data
-    bf16:bool=False, # under bfloat16 autocast
+    bf16:bool|None=None, # under bfloat16 autocast; None: where `has_fast_bf16`, as `train` does it
 )->dict: # running, batch, refreshed: what `evaluate` gives with each kind of statistics
     "Evaluate with remembered statistics, with each batch's own, and with those measured anew"
+    if bf16 is None: bf16 = has_fast_bf16(device_of(model))
     out = dict(running=evaluate(model, dls['valid'], bf16=bf16), batch=evaluate(model, dls['valid'], True, bf16=bf16))
     with restoring(model, dls):
         refresh_norms(model, dls['train'], n_batches, bf16)

@@ -45,7 +45,7 @@ def look_at_norms(args, name):
     except RuntimeError: raise ValueError(f'--norms: expected a checkpoint of {name}, got one of another network: {args.norms}') from None
     dls = get_imagenet_dls(args.bs, preprocess_and_trivial_augment, sets=sets, seed=args.seed)
     set_seed(args.seed)
-    looks = compare_norms(model.to(device := default_device(), memory_format=torch.channels_last), dls, bf16=True)
+    looks = compare_norms(model.to(device := default_device(), memory_format=torch.channels_last), dls)
     epochs = state['epoch'] + state['n_done']/len(dls['train'])
     record = dict(name=name, seed=args.seed, epochs=epochs, of=args.epochs, lr=args.lr, device=device_name(device),
         torch=torch.__version__, commit=git_commit(), **looks)
