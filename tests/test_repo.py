@@ -159,6 +159,15 @@ def test_code_cells_are_short(nb):
     assert not long, f"over 25 lines: {long}"
 
 
+@pytest.mark.parametrize('nb', [o for o in NBS if o.stem not in ('00_data', '02_learner', '07_inference')], ids=lambda o: o.stem)
+def test_code_that_readers_see_fits_the_page(nb):
+    "100 characters a line: what is longer the site cuts, and it scrolls sideways"
+    unseen = re.compile(r'^#\s*\|\s*(hide|exporti?|default_exp|echo: *false|include: *false)\b(?!s)', re.M)
+    seen = [source(c) for c in cells(nb) if not unseen.search(source(c))]
+    wide = [line for text in seen for line in text.splitlines() if len(line) > 100 and not line.startswith('#|')]
+    assert not wide, f"over 100 characters: {wide}"
+
+
 @each_page
 def test_no_star_imports(nb):
     stars = [ast.unparse(n) for c in cells(nb) for n in ast.walk(parsed(c)) if isinstance(n, ast.ImportFrom) and n.names[0].name == '*']
