@@ -7,6 +7,9 @@ DATA   := $(VENV)/.data
 # Notebooks or test files for `make test` and `make notebooks`, all if empty; SLOW=1 runs the cells marked `#| slow` as well.
 ONLY   ?=
 SLOW   ?=
+# BARE=1: test what depends on the machine as on one without data and without bf16; BOTH=1: everything, then that, then ruff.
+BARE   ?=
+BOTH   ?=
 # What is installed, to the version; `make pins` renews it. Empty: the newest that settings.ini allows.
 PINS   ?= tools/constraints.txt
 
@@ -29,7 +32,7 @@ train: $(DATA) ## the main job: a residual network, 3 epochs on all of FashionMN
 	$(BIN)/slowai_train --data fashion_mnist --model residual --epochs 3 --out runs/fashion_mnist
 
 test: $(DATA) ## every notebook through nbdev_test and every test in tests/; ends with 'N passed, N failed'
-	@$(BIN)/python tools/run_tests.py $(if $(SLOW),--slow) $(ONLY)
+	@$(BIN)/python tools/run_tests.py $(if $(SLOW),--slow) $(if $(BARE),--bare) $(if $(BOTH),--both) $(ONLY)
 
 notebooks: $(DATA) ## run the notebooks from top to bottom and save their outputs (SLOW=1: the long runs too; ONLY=nbs/01_conv.ipynb)
 	$(BIN)/nbdev_export
@@ -50,7 +53,7 @@ bench: $(DATA) ## the side-by-side benchmarks in bench/, one after the other
 	@for f in bench/[!_]*.py; do [ -e "$$f" ] || continue; echo "$$f"; $(BIN)/python "$$f" || exit 1; done
 
 lint: $(READY) ## ruff over the package, the notebooks, tools, tests and benchmarks
-	$(BIN)/ruff check --config tools/ruff.toml setup.py slowai nbs tools tests $(wildcard bench)
+	$(BIN)/python -m ruff check --config tools/ruff.toml setup.py slowai nbs tools tests $(wildcard bench)
 
 pins: ## renew tools/constraints.txt, the versions that `make` installs (KEEP=1: change only what settings.ini no longer allows)
 	@$(venv)
