@@ -101,7 +101,7 @@ def test_every_test_is_counted(project, run):
     (project/'tests/test_a.py').write_text(three)
     res = run(sys.executable, 'tools/run_tests.py', cwd=project, ok=False)
     assert res.returncode == 1 and res.stdout.splitlines()[-1] == '2 passed, 3 failed'
-    assert 'what went wrong' in res.stderr and 'exit status 9' in res.stdout
+    assert 'what went wrong' in res.stdout and 'exit status 9' in res.stdout
     res = run(sys.executable, 'tools/run_tests.py', 'nbs/00_good.ipynb', cwd=project)
     assert res.stdout.splitlines()[-1] == '1 passed, 0 failed'
     res = run(sys.executable, 'tools/run_tests.py', '--slow', 'nbs/00_good.ipynb', cwd=project, ok=False)
@@ -114,6 +114,25 @@ def test_no_test_at_all_is_a_failure(project, run):
     (project/'tests/test_a.py').write_text('import nothing_of_that_name\n')
     res = run(sys.executable, 'tools/run_tests.py', cwd=project, ok=False)
     assert res.returncode == 1 and res.stdout.splitlines()[-1] == '0 passed, 1 failed'
+
+
+def test_what_depends_on_the_machine_runs_both_ways(project, run):
+    "Found through functions of the package and through helpers of a test; counted together with the rest and with ruff"
+    (project/'slowai/data.py').write_text('def load_fashion_mnist(): pass\n\n\ndef pictures(): return load_fashion_mnist()\n')
+    bare = "import os\n\nassert (os.environ.get('SLOWAI_BF16') == '0') is {}"
+    write(project/'nbs/00_same.ipynb', words('# Same'), code(bare.format(False)))
+    write(project/'nbs/01_two.ipynb', words('# Two'), code('from slowai.data import pictures'), code('pictures()\n' + bare.format(True)))
+    (project/'tests/helper.py').write_text('from slowai.data import pictures\n\n\ndef look(): return pictures()\n')
+    (project/'tests/test_a.py').write_text('from helper import look\n\n\ndef test_a(): assert not look()\n')
+    (project/'tests/test_b.py').write_text(bare.format(False) + '\n\n\ndef test_b(): pass\n')
+    env = dict(PYTHONPATH=str(project), SLOWAI_BF16='')
+    res = run(sys.executable, 'tools/run_tests.py', '--bare', cwd=project, **env)
+    assert res.stdout.splitlines()[-1] == '2 passed, 0 failed'   # 01_two, test_a
+    res = run(sys.executable, 'tools/run_tests.py', '--both', cwd=project, ok=False, **env)
+    assert res.stdout.splitlines()[-1] == '6 passed, 1 failed', res.stdout + res.stderr   # all five, those two again, and ruff
+    (project/'tools/run_tests.py').write_text((ROOT/'tools/run_tests.py').read_text() + 'import os\n')
+    res = run(sys.executable, 'tools/run_tests.py', '--both', cwd=project, ok=False, **env)
+    assert res.stdout.splitlines()[-1] == '5 passed, 2 failed' and 'F811' in res.stdout
 
 
 def test_readme_is_rendered_and_checked(project, run):
