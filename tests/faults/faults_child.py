@@ -13,8 +13,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from slowai.checkpoint import EMACB, CheckpointCB
-from slowai.learner import BestModelCB, Callback, EarlyStopCB, GradientAccumulationCB, GradientClipCB, set_seed, shapes_dls, train_1cycle
+from slowai.batches import shapes_dls
+from slowai.best import EMACB, BestModelCB, EarlyStopCB
+from slowai.checkpoint import CheckpointCB
+from slowai.learner import Callback
+from slowai.schedules import train_1cycle
+from slowai.states import set_seed
+from slowai.steps import GradientAccumulationCB, GradientClipCB
 
 EVERY = 4   # training batches between checkpoints; an epoch has 12 batches and 6 optimiser steps
 SKIP = 77   # exit status: this system doesn't let us try that
@@ -234,7 +239,7 @@ def sgd(folder): train(folder, resume=True, opt_func=torch.optim.SGD)
 
 def from_a_gpu(folder, out, file):
     "Make the checkpoint `file` look as if it came from a GPU, as far as that can be done without one; then resume on the CPU"
-    from slowai.checkpoint import read_checkpoint, to_bytes, write_checkpoint
+    from slowai.checkpoint_files import read_checkpoint, to_bytes, write_checkpoint
     payload, tag = read_checkpoint(file), torch.serialization.location_tag
     payload['circumstances']['device'] = 'cuda'
     payload['random']['cuda'] = payload['start']['random']['cuda'] = [torch.zeros(16, dtype=torch.uint8)]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from runs import SETTINGS, assert_same, python, resume, run, saved
 
-from slowai.checkpoint import read_checkpoint, to_bytes, write_checkpoint
+from slowai.checkpoint_files import read_checkpoint, to_bytes, write_checkpoint
 
 
 @pytest.fixture(scope='module')

@@ -13,8 +13,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from slowai.data import DataError, DataMissingError, ImageSet, draw_shapes, fashion_classes, load_fashion_mnist, show_images
-from slowai.learner import BatchedSet, DataLoaders, DeviceCB, Normalize, TrainLearner, shapes_dls
+from slowai.batches import BatchedSet, DataLoaders, Normalize, shapes_dls
+from slowai.checks import DataError, DataMissingError
+from slowai.data import ImageSet, draw_shapes, show_images
+from slowai.fashion import fashion_classes, load_fashion_mnist
+from slowai.learner import DeviceCB, TrainLearner
 
 torch.set_num_threads(1)
 TRAIN, TRAIN_LABELS = 'train-images-idx3-ubyte', 'train-labels-idx1-ubyte'
@@ -86,9 +89,9 @@ def test_folder_missing_or_empty(tmp_path):
 
 
 def test_nowhere_to_be_found(tmp_path, monkeypatch):
-    import slowai.data
-    monkeypatch.setattr(slowai.data, '_debian', tmp_path/'debian')
-    monkeypatch.setattr(slowai.data, '_from_hub', lambda *a, **k: (_ for _ in ()).throw(slowai.data._NotHere('no network')))
+    import slowai.fashion
+    monkeypatch.setattr(slowai.fashion, '_debian', tmp_path/'debian')
+    monkeypatch.setattr(slowai.fashion, '_from_hub', lambda *a, **k: (_ for _ in ()).throw(slowai.fashion.NotHereError('no network')))
     monkeypatch.setenv('SLOWAI_DATA', str(tmp_path/'env'))
     with pytest.raises(DataMissingError) as e: load_fashion_mnist()
     assert all(o in str(e.value) for o in ('$SLOWAI_DATA', 'hub: no network', 'Debian package', 'apt-get install dataset-fashion-mnist'))

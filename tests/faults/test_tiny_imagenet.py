@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from slowai.data import DataError, _jpeg, _write_table, draw_shapes, load_tiny_imagenet, write_shapes_parquet
+from slowai.checks import DataError
+from slowai.data import draw_shapes
+from slowai.tiny_imagenet import _jpeg, _write_table, load_tiny_imagenet, write_shapes_parquet
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,7 +46,7 @@ def spoil(file, at, byte=None):
 def test_a_sound_folder_loads_and_is_decoded_once(source, cache, monkeypatch):
     first = load_tiny_imagenet(source, cache_dir=cache)
     assert [o.images.shape for o in first.values()] == [(150, 3, 64, 64), (40, 3, 64, 64)] and first['train'].classes == NAMES
-    monkeypatch.setattr('slowai.data._decode', None)
+    monkeypatch.setattr('slowai.tiny_imagenet._decode', None)
     again = load_tiny_imagenet(source, cache_dir=cache, verify=True)
     assert all(torch.equal(first[k].images, again[k].images) and torch.equal(first[k].labels, again[k].labels) for k in first)
     assert len(decoded(cache)) == 1
@@ -153,7 +155,7 @@ def test_an_open_map_survives_a_rebuild(source, cache):
 
 def test_no_space_is_said_before_the_first_byte(source, cache, monkeypatch):
     monkeypatch.setattr('shutil.disk_usage', lambda o: type('Usage', (), dict(free=2_000_000)))
-    monkeypatch.setattr('slowai.data._write_pictures', None)
+    monkeypatch.setattr('slowai.tiny_imagenet._write_pictures', None)
     with pytest.raises(DataError) as e: load_tiny_imagenet(source, cache_dir=cache)
     assert 'no room for the decoded pictures (2 MB are free, 3 are needed); free some, or set $SLOWAI_CACHE to a folder' in str(e.value)
     assert not decoded(cache)
@@ -163,7 +165,7 @@ def test_the_disk_fills_up_while_writing(source, cache, monkeypatch):
     good = load_tiny_imagenet(source, cache_dir=cache)
     file, = decoded(cache)
     before = file.read_bytes()
-    from slowai import data
+    from slowai import tiny_imagenet as data
     write = data._write_split
     def fills_up(f, o, pool):
         write(f, o, pool)
@@ -185,7 +187,7 @@ def python(code, *args, **kw):
 def test_a_real_limit_on_the_size_of_files(source, cache):
     p = python('''
         import resource, signal, sys
-        from slowai.data import load_tiny_imagenet
+        from slowai.tiny_imagenet import load_tiny_imagenet
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
         try: load_tiny_imagenet(sys.argv[1], cache_dir=sys.argv[2])
@@ -214,7 +216,7 @@ def test_a_really_full_disk(source, tmp_path):
 def test_killed_while_writing(source, cache):
     p = python('''
         import os, signal, sys
-        from slowai import data
+        from slowai import tiny_imagenet as data
         write = data._write_split
         def dies(f, o, pool): write(f, o, pool); f.flush(); os.kill(os.getpid(), signal.SIGKILL)
         data._write_split = dies
@@ -230,7 +232,7 @@ def test_four_processes_start_at_once(source, cache, tmp_path):
     code = '''
         import sys, time, hashlib
         from pathlib import Path
-        from slowai import data
+        from slowai import tiny_imagenet as data
         write = data._write_pictures
         def slowly(*args): print('decoding', flush=True); time.sleep(.5); write(*args)
         data._write_pictures = slowly
