@@ -36,11 +36,15 @@ _sha256 = {
     't10k-labels-idx1-ubyte':  '0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34'}
 
 # %% ../nbs/00a_fashion.ipynb #e8a067cc
-_debian = Path('/usr/share/datasets/fashion-mnist')
+def _debian():
+    "The folder of Debian's package: where one of the system's data folders, $XDG_DATA_DIRS, has it"
+    dirs = (os.environ.get('XDG_DATA_DIRS') or '/usr/local/share:/usr/share').split(':')
+    places = [Path(o)/'datasets'/'fashion-mnist' for o in dirs]
+    return next((o for o in places if o.is_dir()), places[-1])
 
 def _renew(file):
     "What to do about a bad `file`"
-    if _debian in Path(file).parents: return "renew it: sudo apt-get install --reinstall dataset-fashion-mnist"
+    if _debian() in Path(file).parents: return "renew it: sudo apt-get install --reinstall dataset-fashion-mnist"
     return "delete it and fetch it anew"
 
 def _unpack(file):
@@ -184,7 +188,7 @@ def load_fashion_mnist(
     places = {
         '$SLOWAI_DATA': partial(_from_env, verify, cache_dir),
         'hub': partial(_from_hub, verify, revision, hub_timeout, cache_dir),
-        'Debian package': partial(_from_folder, _debian, verify)}
+        'Debian package': partial(_from_folder, _debian(), verify)}
     if path is not None: places = {'path': partial(_from_folder, Path(path).expanduser(), verify, cache_dir)}
     tried = {}
     for source, look in places.items():

@@ -6,6 +6,7 @@
 __all__ = ['has_fast_bf16', 'MixedPrecisionCB', 'ChannelsLastCB', 'GradientAccumulationCB', 'GradientClipCB']
 
 # %% ../nbs/02b_steps.ipynb #6c7f00fe
+import os
 import torch
 from torch import nn
 
@@ -18,11 +19,17 @@ from .learner import Callback, CancelBatchException
 def has_fast_bf16(
     device:str|torch.device, # such as 'cpu' or 'cuda'
 )->bool: # True if the hardware itself multiplies bfloat16
-    "Does this device have units for bfloat16?"
+    "Does this device have units for bfloat16? With $SLOWAI_BF16 at 0, none has"
+    wish = os.environ.get('SLOWAI_BF16') or '1'
+    if wish not in ('0', '1'):
+        raise ValueError(f"SLOWAI_BF16: expected 0 or 1, got {wish!r}; 0 never chooses bfloat16")
+    if wish == '0': return False
     kind = torch.device(device).type
     if kind == 'cuda': return torch.cuda.is_bf16_supported(including_emulation=False)
-    return kind == 'cpu' and any(getattr(torch.cpu, f, bool)() for f in ('_is_avx512_bf16_supported', '_is_amx_tile_supported'))
+    known = '_is_avx512_bf16_supported', '_is_amx_tile_supported'
+    return kind == 'cpu' and any(getattr(torch.cpu, o, bool)() for o in known)
 
+# %% ../nbs/02b_steps.ipynb #7cafbf16
 class MixedPrecisionCB(Callback, order=-5):
     "Forward and loss under bfloat16 autocast, where the hardware has it ([mixed precision](https://arxiv.org/abs/1710.03740))"
     def __init__(self,

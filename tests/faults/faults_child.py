@@ -42,10 +42,6 @@ class At(Callback):
         if learn.epoch == epoch and learn.training == training and batch in (None, learn.iter): self.act()
 
 
-class Slow(Callback):
-    def after_batch(self, learn): time.sleep(.1)
-
-
 def sig(*signums):
     def act():
         for s in signums: os.kill(os.getpid(), s)
@@ -226,12 +222,15 @@ def vanishing(folder, out):
     train(folder, out, cbs=[At(partial(shutil.rmtree, folder), epoch=1, batch=1)])
 
 
-def waiting(folder, out, flag):
-    "A run that stands still in epoch 1 until the file `flag` is there"
+def waits(flag):
+    "Stand still until the file `flag` is there; that one does is told by another"
     def wait():
         Path(f'{flag}.up').touch()
         while not Path(flag).exists(): time.sleep(.02)
-    train(folder, out, cbs=[At(wait, epoch=1, batch=5)], resume=True)
+    return wait
+
+
+def waiting(folder, out, flag): train(folder, out, cbs=[At(waits(flag), epoch=1, batch=5)], resume=True)
 
 
 def sgd(folder): train(folder, resume=True, opt_func=torch.optim.SGD)
@@ -271,4 +270,5 @@ def unsavable_callback(folder): train(folder, cbs=[Odd()])
 
 
 if __name__ == '__main__':
-    train(*sys.argv[1:3], cbs=[Slow()]*('slow' in sys.argv), keep=99 if 'all' in sys.argv else 2, resume=True)
+    stand = [At(waits(sys.argv[4]), epoch=1, batch=5)] if 'stand' in sys.argv else []
+    train(*sys.argv[1:3], cbs=stand, keep=99 if 'all' in sys.argv else 2, resume=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from runs import LIMIT
 
 from slowai.checks import DataError
 from slowai.data import draw_shapes
@@ -192,7 +193,7 @@ def test_a_real_limit_on_the_size_of_files(source, cache):
         resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
         try: load_tiny_imagenet(sys.argv[1], cache_dir=sys.argv[2])
         except ValueError as e: print(type(e).__name__, e)''', source, cache)
-    out, err = p.communicate(timeout=60)
+    out, err = p.communicate(timeout=LIMIT)
     assert 'DataError' in out and 'no room for the decoded pictures' in out, out + err
     assert not decoded(cache)
     assert len(load_tiny_imagenet(source, cache_dir=cache)['train']) == 150
@@ -221,7 +222,7 @@ def test_killed_while_writing(source, cache):
         def dies(f, o, pool): write(f, o, pool); f.flush(); os.kill(os.getpid(), signal.SIGKILL)
         data._write_split = dies
         data.load_tiny_imagenet(sys.argv[1], cache_dir=sys.argv[2])''', source, cache)
-    assert p.wait(timeout=60) == -signal.SIGKILL
+    assert p.wait(timeout=LIMIT) == -signal.SIGKILL
     left, = decoded(cache)
     assert left.suffix == '.tmp' and left.stat().st_size > 10**6
     assert len(load_tiny_imagenet(source, cache_dir=cache, verify=True)['train']) == 150
@@ -242,7 +243,7 @@ def test_four_processes_start_at_once(source, cache, tmp_path):
         print(hashlib.sha256(sets['train'].images.numpy()).hexdigest())'''
     (tmp_path/'ready').mkdir()
     procs = [python(code, source, cache, tmp_path/'ready') for _ in range(4)]
-    outs = [p.communicate(timeout=120) for p in procs]
+    outs = [p.communicate(timeout=LIMIT) for p in procs]
     assert all(p.returncode == 0 for p in procs), outs
     lines = [o.split() for o, _ in outs]
     assert sum(o[0] == 'decoding' for o in lines) == 1 and len({o[-1] for o in lines}) == 1
@@ -299,34 +300,50 @@ def test_fault_of_the_archive(damage, words, archive, cache):
     assert words in str(e.value)
 
 
+# Runs a tool that stands still after its first epoch until a file is there, so that a signal can't come too late
+STANDS = """
+import builtins, runpy, sys, time
+from pathlib import Path
+say, go = print, Path(sys.argv[1])
+def stand(*args, **kw):
+    say(*args, **kw)
+    if args and str(args[0]).startswith('epoch 0'):
+        while not go.exists(): time.sleep(.01)
+builtins.print, sys.argv = stand, sys.argv[2:]
+sys.path.insert(0, str(Path(sys.argv[0]).parent))
+runpy.run_path(sys.argv[0], run_name='__main__')
+"""
+
+
 def test_a_run_that_is_stopped_goes_on_to_the_same_numbers(source, tmp_path):
-    def start(runs, *more, arm='pre'):
+    (tmp_path/'stands.py').write_text(STANDS)
+    def start(runs, *more, arm='pre', by=()):
         size = '--width .0625 --epochs 2 --bs 32 --lr .01'.split()
-        cmd = [sys.executable, ROOT/'tools/run_tiny_imagenet.py', arm, *size, *more, '--data', source, '--runs', tmp_path/runs,
+        cmd = [sys.executable, *by, ROOT/'tools/run_tiny_imagenet.py', arm, *size, *more, '--data', source, '--runs', tmp_path/runs,
             '--results', tmp_path/f'{runs}.json']
         return subprocess.Popen(list(map(str, cmd)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path,
             env={**os.environ, 'OMP_NUM_THREADS': '1', 'SLOWAI_CACHE': str(tmp_path/'cache'), 'PYTHONPATH': str(ROOT)})
-    whole, broken = start('whole'), start('broken')
+    whole, broken = start('whole'), start('broken', by=[tmp_path/'stands.py', tmp_path/'go'])
     for line in broken.stdout:
-        if line.startswith('epoch 0'): broken.terminate(); break
-    out = broken.communicate(timeout=100)[0]
+        if line.startswith('epoch 0'): broken.terminate(); (tmp_path/'go').touch(); break
+    out = broken.communicate(timeout=LIMIT)[0]
     assert broken.returncode == 128 + signal.SIGTERM and not (tmp_path/'broken.json').exists(), out
-    assert whole.wait(timeout=100) == 0
+    assert whole.wait(timeout=LIMIT) == 0
     rest = start('broken')
-    out = rest.communicate(timeout=100)[0]
+    out = rest.communicate(timeout=LIMIT)[0]
     assert rest.returncode == 0 and 'going on from epoch' in out, out
     a, b = (json.loads((tmp_path/f'{k}.json').read_text())[0] for k in ('whole', 'broken'))
     assert a['history'] == b['history'] and a['streams'] == b['streams'] and [o['epoch'] for o in a['streams']] == [0, 1]
     again = start('whole')
-    assert 'done already' in again.communicate(timeout=100)[0]
+    assert 'done already' in again.communicate(timeout=LIMIT)[0]
 
     newest = max((tmp_path/'whole').rglob('checkpoint-*.pt'))
     looked = start('whole', '--norms', newest)
-    out = looked.communicate(timeout=100)[0]
+    out = looked.communicate(timeout=LIMIT)[0]
     assert looked.returncode == 0 and 'after 2.0 epochs: running' in out, out
     look, = json.loads((tmp_path/'tiny_imagenet_norms.json').read_text())
     assert (look['running']['acc'], look['running']['loss']) == pytest.approx((a['acc_last'], a['loss_last']), rel=1e-6)
     assert look['epochs'] == 2 and look['refreshed']['loss'] != look['running']['loss']
     other = start('whole', '--norms', newest, arm='post')
-    out = other.communicate(timeout=100)[0]
+    out = other.communicate(timeout=LIMIT)[0]
     assert other.returncode == 1 and '--norms: expected a checkpoint of post-activation, width 0.0625, got one of another' in out, out
