@@ -17,7 +17,6 @@ from io import BytesIO
 from pathlib import Path
 
 # %% ../nbs/00a_fashion.ipynb #60e7d690
-import datasets
 import torch
 
 # %% ../nbs/00a_fashion.ipynb #1035e283

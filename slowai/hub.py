@@ -18,9 +18,6 @@ from threading import Thread
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-# %% ../nbs/92_hub.ipynb #49af6035
-import datasets
-
 # %% ../nbs/92_hub.ipynb #60851056
 def hub_answers(
     endpoint:str, # such as 'https://huggingface.co'

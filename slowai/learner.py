@@ -35,7 +35,7 @@ from .display import display_mode, format_row, metrics_table, show_figure, show_
 # %% ../nbs/02_learner.ipynb #6d7bf16b
 with warnings.catch_warnings():
     warnings.simplefilter('ignore', FutureWarning)
-    from torcheval.metrics import Mean, MulticlassAccuracy
+    from torcheval.metrics import Mean, MulticlassAccuracy  # noqa: F401 (for whoever trains a classifier)
 
 # %% ../nbs/02_learner.ipynb #8a24dd55
 def toy_net()->nn.Sequential: # 16×16 gray images to 4 scores; the same weights at each call
