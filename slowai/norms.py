@@ -80,7 +80,8 @@ def compare_norms(
     "Evaluate with remembered statistics, with each batch's own, and with those measured anew"
     if bf16 is None: bf16 = has_fast_bf16(device_of(model))
     valid = dls[getattr(dls, 'eval_split', 'valid')]
-    out = dict(running=evaluate(model, valid, bf16=bf16), batch=evaluate(model, valid, True, bf16=bf16))
+    out = dict(running=evaluate(model, valid, bf16=bf16),
+        batch=evaluate(model, valid, True, bf16=bf16))
     with restoring(model, dls):
         refresh_norms(model, dls['train'], n_batches, bf16)
         return {**out, 'refreshed': evaluate(model, valid, bf16=bf16)}

@@ -33,7 +33,7 @@ def has_fast_bf16(
 
 # %% ../nbs/02b_steps.ipynb #7cafbf16
 class MixedPrecisionCB(Callback, order=-5):
-    "Forward and loss under bfloat16 autocast, where the hardware has it ([mixed precision](https://arxiv.org/abs/1710.03740))"
+    "Forward and loss under bfloat16 autocast ([mixed precision](https://arxiv.org/abs/1710.03740))"
     def __init__(self,
         on:bool|None=None, # None: where `has_fast_bf16`
     ): self.want,self.on,self.ctx = on,bool(on),None
@@ -41,7 +41,8 @@ class MixedPrecisionCB(Callback, order=-5):
         self.device = device_of(learn.model)
         self.on = has_fast_bf16(self.device) if self.want is None else self.want
     def before_batch(self, learn):
-        if self.on: self.ctx = torch.autocast(self.device.type, dtype=torch.bfloat16); self.ctx.__enter__()
+        if self.on:
+            self.ctx = torch.autocast(self.device.type, dtype=torch.bfloat16); self.ctx.__enter__()
     def after_loss(self, learn): self.leave()
     def cleanup_batch(self, learn): self.leave()
     def leave(self):
@@ -53,7 +54,8 @@ class ChannelsLastCB(Callback, order=-20):
     def before_fit(self, learn): learn.model.to(memory_format=torch.channels_last)
     def before_batch(self, learn):
         x, *rest = learn.batch
-        if torch.is_tensor(x) and x.dim() == 4: learn.batch = [x.contiguous(memory_format=torch.channels_last), *rest]
+        if torch.is_tensor(x) and x.dim() == 4:
+            learn.batch = [x.contiguous(memory_format=torch.channels_last), *rest]
 
 # %% ../nbs/02b_steps.ipynb #84c41926
 def _compiled(model):
@@ -107,12 +109,14 @@ class GradientAccumulationCB(Callback, order=60):
 
 # %% ../nbs/02b_steps.ipynb #c43b68f8
 class GradientClipCB(Callback, order=70):
-    "Scales the gradient down to a norm of `max_norm` where it is longer; `norms` keeps its length before"
+    "Scales the gradient down to a norm of `max_norm` where it is longer; `norms` has the lengths"
     saved = ('norms',)
     def __init__(self,
         max_norm:float=1., # above 0
     ):
-        if not max_norm > 0: raise ValueError(f"max_norm: expected a number above 0, got {max_norm!r}")
+        if not max_norm > 0:
+            raise ValueError(f"max_norm: expected a number above 0, got {max_norm!r}")
         self.max_norm,self.norms = max_norm,[]
     def before_fit(self, learn): self.norms = []
-    def after_backward(self, learn): self.norms.append(nn.utils.clip_grad_norm_(learn.model.parameters(), self.max_norm))
+    def after_backward(self, learn):
+        self.norms.append(nn.utils.clip_grad_norm_(learn.model.parameters(), self.max_norm))
