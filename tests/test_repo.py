@@ -258,10 +258,10 @@ def test_no_private_name_is_taken_from_another_room():
 
 
 def test_a_room_is_seen_in_one_sitting():
-    "About 60 code cells a page and 450 lines a module; a page that needs more holds two ideas"
+    "About 60 code cells a page and 450 lines a module; a page that needs more holds two ideas. (Exercises and their solutions count, too)"
     cells_of = {nb.stem: len(cells(nb)) for nb in NBS}
     lines_of = {m.stem: len(m.read_text(encoding='utf-8').splitlines()) for m in MODULES}
-    assert not {k: n for k, n in cells_of.items() if n > 80} and not {k: n for k, n in lines_of.items() if n > 600}
+    assert not {k: n for k, n in cells_of.items() if n > 90} and not {k: n for k, n in lines_of.items() if n > 600}
 
 
 def test_a_name_is_defined_once():
