@@ -262,6 +262,7 @@ def _glibc():
     except (OSError, TypeError): return None
     return lib if all(hasattr(lib, f) for f in ('gnu_get_libc_version', 'mallopt', 'malloc_trim')) else None
 
+# %% ../nbs/96_cpu.ipynb #3a2f2227
 @contextmanager
 def keep_memory(
     on:bool=True, # False: nothing happens

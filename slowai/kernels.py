@@ -129,6 +129,7 @@ def _scale_shift(j, w):
             _put(w, k, np.float32(a)); _put(w, j.tile + k, np.float32(b - mean*a))
             _put(w, 2*j.tile + k, np.float32(mean)); _put(w, 3*j.tile + k, np.float32(inv))
 
+# %% ../nbs/95_kernels.ipynb #613a6764
 @njit(fastmath={'contract'})
 def _normalise(x, other, out, lo, hi, tile, a, b, slope, shift, has_other):
     for i in range(lo, hi, tile):
@@ -177,6 +178,7 @@ def _grad_coefficients(j, w):
         for k in range(c, j.tile, j.channels):
             _put(w, 4*j.tile + k, np.float32(slope)); _put(w, 5*j.tile + k, np.float32(level))
 
+# %% ../nbs/95_kernels.ipynb #0dfd3c35
 @njit(fastmath={'contract'})
 def _grad_apply(x, grad, out, lo, hi, tile, a, b, c, d, slope, has_other):
     for i in range(lo, hi, tile):

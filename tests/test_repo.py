@@ -176,7 +176,8 @@ def test_exercises_have_solutions(page):
     start, end = (next(i for i, c in enumerate(every) if source(c).startswith(h)) for h in ('## Exercises', '## What we learnt'))
     asked = [re.search(r'^\*\*(\d)\. \S', source(c), re.M) for c in every[start:end] if c['cell_type'] == 'markdown']
     assert [m and int(m[1]) for m in asked] == list(range(1, len(asked) + 1)) and 3 <= len(asked) <= 5
-    kinds = ''.join('w' if c['cell_type'] == 'markdown' else 's' if re.match(r'#\| solution\n', source(c)) else '?' for c in every[start:end])
+    kind = lambda c: 'w' if c['cell_type'] == 'markdown' else 's' if re.match(r'#\| solution\n', source(c)) else '?'
+    kinds = ''.join(map(kind, every[start:end]))
     assert re.fullmatch('(ws+)+', kinds), f"words, then cells that begin with `#| solution`, got {kinds}"
 
 
@@ -278,7 +279,8 @@ def test_a_name_is_defined_once():
 
 def test_what_is_imported_is_required():
     known = set(re.findall(r'(?:^|\s)([A-Za-z0-9_.-]+)', re.sub(r'[<>=!~][^\s]*', '', settings()['requirements'])))
-    comes_with = dict(IPython='fastprogress', PIL='torchvision') | dict.fromkeys(('huggingface_hub', 'pyarrow', 'pandas'), 'datasets')
+    comes_with = dict(IPython='fastprogress', PIL='torchvision', llvmlite='numba')
+    comes_with |= dict.fromkeys(('huggingface_hub', 'pyarrow', 'pandas'), 'datasets')
     used = {}
     for m in MODULES:
         nodes = list(ast.walk(ast.parse(m.read_text(encoding='utf-8'))))
