@@ -169,6 +169,17 @@ def test_code_that_readers_see_fits_the_page(nb):
     assert not wide, f"over 100 characters: {wide}"
 
 
+@pytest.mark.parametrize('page', '01_conv 02_learner 03_resnet 04_tiny_imagenet_preact 05_preactivation 08_own'.split())
+def test_exercises_have_solutions(page):
+    "Three to five stand before what was learnt, numbered; below each the cells that solve it, which run as tests"
+    every = json.loads((ROOT/f'nbs/{page}.ipynb').read_text(encoding='utf-8'))['cells']
+    start, end = (next(i for i, c in enumerate(every) if source(c).startswith(h)) for h in ('## Exercises', '## What we learnt'))
+    asked = [re.search(r'^\*\*(\d)\. \S', source(c), re.M) for c in every[start:end] if c['cell_type'] == 'markdown']
+    assert [m and int(m[1]) for m in asked] == list(range(1, len(asked) + 1)) and 3 <= len(asked) <= 5
+    kinds = ''.join('w' if c['cell_type'] == 'markdown' else 's' if re.match(r'#\| solution\n', source(c)) else '?' for c in every[start:end])
+    assert re.fullmatch('(ws+)+', kinds), f"words, then cells that begin with `#| solution`, got {kinds}"
+
+
 @each_page
 def test_no_star_imports(nb):
     stars = [ast.unparse(n) for c in cells(nb) for n in ast.walk(parsed(c)) if isinstance(n, ast.ImportFrom) and n.names[0].name == '*']
