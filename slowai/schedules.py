@@ -157,7 +157,8 @@ def lr_find(
     return finder
 
 # %% ../nbs/02f_schedules.ipynb #6c280e8b
-def _fast_cbs(fast): return [MixedPrecisionCB(), ChannelsLastCB(), FusedCB(), KeepMemoryCB()] if fast else []
+def _fast_cbs(fast):
+    return [MixedPrecisionCB(), ChannelsLastCB(), FusedCB(), KeepMemoryCB()] if fast else []
 
 def _one_cycle(lr, steps):
     return BatchSchedulerCB(lr_scheduler.OneCycleLR, max_lr=lr, total_steps=steps)

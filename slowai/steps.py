@@ -82,7 +82,7 @@ class FusedCB(Callback, order=90):
 
 # %% ../nbs/02b_steps.ipynb #7b517b20
 class KeepMemoryCB(Callback, order=-25):
-    "Up to 2 GiB of freed memory stay with the process until the fit ends, where glibc is the C library"
+    "Up to 2 GiB of freed memory stay with the process until the fit ends, where there is glibc"
     ctx = None
     def before_fit(self, learn):
         self.ctx = keep_memory(device_of(learn.model).type == 'cpu'); self.ctx.__enter__()
