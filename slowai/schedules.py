@@ -38,7 +38,13 @@ from slowai.learner import (
 )
 from .records import RecordCB
 from .states import restoring
-from .steps import ChannelsLastCB, FusedCB, GradientAccumulationCB, KeepMemoryCB, MixedPrecisionCB
+from slowai.steps import (
+    ChannelsLastCB,
+    FusedCB,
+    GradientAccumulationCB,
+    KeepMemoryCB,
+    MixedPrecisionCB,
+)
 
 # %% ../nbs/02f_schedules.ipynb #1729db00
 class BaseSchedulerCB(Callback, order=40):
@@ -157,7 +163,8 @@ def lr_find(
     return finder
 
 # %% ../nbs/02f_schedules.ipynb #6c280e8b
-def _fast_cbs(fast): return [MixedPrecisionCB(), ChannelsLastCB(), FusedCB(), KeepMemoryCB()] if fast else []
+def _fast_cbs(fast):
+    return [MixedPrecisionCB(), ChannelsLastCB(), FusedCB(), KeepMemoryCB()] if fast else []
 
 def _one_cycle(lr, steps):
     return BatchSchedulerCB(lr_scheduler.OneCycleLR, max_lr=lr, total_steps=steps)

@@ -82,39 +82,7 @@ class FusedCB(Callback, order=90):
 
 # %% ../nbs/02b_steps.ipynb #7b517b20
 class KeepMemoryCB(Callback, order=-25):
-    "Up to 2 GiB of freed memory stay with the process until the fit ends, where glibc is the C library"
-    ctx = None
-    def before_fit(self, learn):
-        self.ctx = keep_memory(device_of(learn.model).type == 'cpu'); self.ctx.__enter__()
-    def cleanup_fit(self, learn):
-        if self.ctx is not None: self.ctx.__exit__(None, None, None); self.ctx = None
-
-# %% ../nbs/02b_steps.ipynb #84c41926
-def _compiled(model):
-    return type(model).__name__ == 'OptimizedModule' or any(
-        getattr(m, '_compiled_call_impl', None) is not None for m in model.modules())
-
-class FusedCB(Callback, order=90):
-    "Norm, sum and activation in one pass over memory, on a CPU"
-    def __init__(self,
-        on:bool=True, # False: leave everything to torch
-    ): self.want,self.on,self.ctx = on,False,None
-    def before_fit(self, learn):
-        norms = any(isinstance(m, nn.BatchNorm2d) for m in learn.model.modules())
-        here = norms and device_of(learn.model).type == 'cpu' and not _compiled(learn.model)
-        self.on = self.want and here and has_kernels()
-    def before_batch(self, learn):
-        if self.on: self.ctx = fused(); self.ctx.__enter__()
-    def after_predict(self, learn):
-        self.leave()
-        learn.preds = settle(learn.preds)
-    def cleanup_batch(self, learn): self.leave()
-    def leave(self):
-        if self.ctx is not None: self.ctx.__exit__(None, None, None); self.ctx = None
-
-# %% ../nbs/02b_steps.ipynb #7b517b20
-class KeepMemoryCB(Callback, order=-25):
-    "Up to 2 GiB of freed memory stay with the process until the fit ends, where glibc is the C library"
+    "Up to 2 GiB of freed memory stay with the process until the fit ends; with glibc only"
     ctx = None
     def before_fit(self, learn):
         self.ctx = keep_memory(device_of(learn.model).type == 'cpu'); self.ctx.__enter__()
