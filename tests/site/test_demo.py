@@ -17,10 +17,12 @@ from pictures import corpus, drawn, jpegs, others, pngs
 from PIL import Image, __version__ as pil_version
 from test_site import CACHE, CHROMIUMS, Quiet, missing
 
+from slowai.batches import Normalize
 from slowai.browser import get_engine, make_demo
-from slowai.data import DataError
-from slowai.inference import Classifier, build_model, fit_picture, open_picture, predict, save_model
-from slowai.learner import Normalize
+from slowai.checks import DataError
+from slowai.inference import Classifier, predict, save_model
+from slowai.networks import build_model
+from slowai.pictures import fit_picture, open_picture
 
 HERE = Path(__file__).parent
 NAMES = '<b>bold</b>', '"quoted" & \'single\'', '🦊 fox', 'שלום עולם', '<img src=x onerror="document.title=1">'
