@@ -81,7 +81,8 @@ def test_sdist_holds_what_a_build_needs(built):
 def test_wheel_holds_the_package_and_nothing_else(built):
     wheel, = built.glob('*.whl')
     names = zipfile.ZipFile(wheel).namelist()
-    assert {n for n in names if '.dist-info/' not in n} == {f'slowai/{o.name}' for o in (ROOT/'slowai').glob('*.py')}
+    have = {f'slowai/{o.relative_to(ROOT/"slowai")}' for g in ('*.py', 'web/*') for o in (ROOT/'slowai').glob(g)}
+    assert {n for n in names if '.dist-info/' not in n} == have
     meta = zipfile.ZipFile(wheel).read(next(n for n in names if n.endswith('/METADATA'))).decode()
     assert re.search(r'^Requires-Python: >=3\.11$', meta, re.M) and re.search(r'^License(-Expression)?: Apache-2\.0$', meta, re.M)
     assert 'Programming Language :: Python :: 3.13' in meta and 'Requires-Dist: torch' in meta
@@ -94,4 +95,5 @@ def test_importing_does_nothing_else(elsewhere, run, tmp_path):
 
 def test_command_is_installed(elsewhere, run, tmp_path):
     said = run(elsewhere.parent/'slowai_train', '--help', cwd=tmp_path).stdout
+    assert '--engine' in run(elsewhere.parent/'slowai_demo', '--help', cwd=tmp_path).stdout
     for flag in '--data --model --epochs --lr --bs --seed --device --out'.split(): assert flag in said
