@@ -90,7 +90,7 @@ def unpack(
     return o
 
 # %% ../nbs/06_checkpoint.ipynb #93b80776
-FORMAT = 1   # of what lies in a checkpoint; a reader refuses a higher number
+FORMAT = 2   # of what lies in a checkpoint; a reader refuses a higher number. 1: as one process writes it, 2: several
 class DamagedError(ValueError): "A checkpoint that isn't what was written"
 
 def digest_path(path:str|Path)->Path:
@@ -282,24 +282,32 @@ class CheckpointCB(Callback, order=200):
         keep:int=2, # how many of the newest stay, at least 1
         monitor:str|None='loss', # evaluation metric by which the best is kept too ('loss' in its name: less is better); None: keep none
         share:float=.01, # of the training time that checkpoints may take, above 0; for every=None
+        regroup:bool=False, # go on even if another number of processes wrote the checkpoint
     ):
         for k,v in dict(every=every, keep=keep).items():
             if (v is None and k == 'every') or (type(v) is int and v >= 1): continue
             raise ValueError(f"{k}: expected a whole number of at least 1, got {v!r}")
         if not 0 < share <= 1: raise ValueError(f"share: expected a part of the training time, above 0 up to 1, got {share!r}")
         self.folder,self.every,self.keep,self.monitor,self.share = Path(folder),every,keep,monitor,share
-        self.lock,self.interrupts,self.active = FolderLock(folder),Interrupts(),False
+        self.regroup,self.lock,self.interrupts,self.active = regroup,FolderLock(folder),Interrupts(),False
         self.best = self.best_epoch = None
 
 # %% ../nbs/06_checkpoint.ipynb #6c887c6d
 @patch
-def capture(self:CheckpointCB, learn, finished=False):
+def capture(self:CheckpointCB, learn, finished=False, ranks=()):
     "The state of the run as plain types"
     epoch, n_done = (learn.n_epochs, 0) if finished else (learn.epoch, learn.iter + 1)
-    return pack(dict(slowai='checkpoint', format=FORMAT, epoch=epoch, n_done=n_done, finished=finished,
+    return pack(dict(slowai='checkpoint', format=2 if len(ranks) > 1 else 1, epoch=epoch, n_done=n_done, finished=finished,
         fingerprint=self.facts, circumstances=circumstances(learn), model=learn.model.state_dict(), opt=learn.opt.state_dict(),
         start=self.start, generators=_generators(learn), random=random_states(),
-        callbacks={k: pack(cb.state_dict(), k) for k,cb in _callbacks(learn).items()}), 'checkpoint')
+        callbacks={k: pack(cb.state_dict(), k) for k,cb in _callbacks(learn).items()},
+        **(dict(ranks=list(ranks)) if len(ranks) > 1 else {})), 'checkpoint')
+
+@patch
+def rank_state(self:CheckpointCB, learn):
+    "What each of several processes has for itself: dice, and the metrics of its images"
+    own = {k: pack({o: cb.state_dict()[o] for o in cb.of_rank}, k) for k,cb in _callbacks(learn).items() if cb.of_rank}
+    return dict(random=pack(random_states()), start=pack(self.start['random']), callbacks=own)
 
 def _generators(learn, split=None):
     "The states of the loaders' own generators, of one split or of all"
@@ -314,11 +322,16 @@ def _gens(dl):
 def save(self:CheckpointCB, learn, finished=False):
     "Write a checkpoint of this place, if the disk lets us"
     synchronize(device_of(learn.model))
+    self.newest = learn.team.on_first(self.write, learn, finished, learn.team.gather(self.rank_state(learn)))
+
+@patch
+def write(self:CheckpointCB, learn, finished, ranks):
+    "The file itself, and the old ones away; the newest that there is"
     t = time.perf_counter()
     place = 'finished' if finished else f'epoch{learn.epoch}-batch{learn.iter + 1}'
     try:
         path = self.folder/f'checkpoint-{self.serial:06d}-{place}.pt'
-        write_checkpoint(path, to_bytes(self.capture(learn, finished)))
+        write_checkpoint(path, to_bytes(self.capture(learn, finished, ranks)))
         self.newest,self.serial,self.failed = path,self.serial + 1,None
         for p in _newest_first(self.folder)[self.keep:]: p.unlink(); digest_path(p).unlink(missing_ok=True)
     except OSError as e:
@@ -328,6 +341,7 @@ def save(self:CheckpointCB, learn, finished=False):
         self.failed = learn.epoch
     self.cost = time.perf_counter() - t
     self.spent,self.saves,self.last = self.spent + self.cost,self.saves + 1,learn.iter + 1
+    return self.newest
 
 def _serial(path): return int(path.name.split('-')[1])
 def _newest_first(folder, kind='checkpoint'): return sorted(Path(folder).glob(f'{kind}-*.pt'), key=_serial, reverse=True)
@@ -347,11 +361,12 @@ def before_fit(self:CheckpointCB, learn):
     self.spent,self.saves,self.last,self.began,self.outer = 0.,0,0,time.monotonic(),sys.exc_info()[1]
     if self.monitor not in (None, 'loss') and self.monitor not in getattr(getattr(learn, 'metrics', None), 'all_metrics', ()):
         raise ValueError(f"monitor: {self.monitor!r} is no metric of this fit; add MetricsCB(...) with a metric of that name")
-    self.facts,self.start,self.n_batches = fingerprint(learn),self.beginning(learn),_len(learn.dls['train'])
+    self.facts,self.start = learn.team.on_first(fingerprint, learn),self.beginning(learn)
+    self.n_batches = _len(learn.dls['train'])
     self.point, done = learn.point, bool(learn.point and learn.point.finished)
     self.newest = self.point and self.point.path
-    if learn.point: learn.point.check(self.facts, circumstances(learn))
-    self.make_room(learn)
+    if learn.point: learn.team.on_first(learn.point.check, self.facts, circumstances(learn), learn.team.size, self.regroup)
+    learn.team.on_first(self.make_room, learn)
     if done: learn.point.restore(learn)
     if self.point: print(f'nothing left to do: the run in {self.point.path.parent} is finished' if done else f'going on from {self.point}',
         flush=True)
@@ -407,9 +422,12 @@ def due(self:CheckpointCB, learn):
 @patch
 def after_batch(self:CheckpointCB, learn):
     if not self.active: return
-    stop = self.interrupts.got
-    if learn.training and (stop or self.due(learn)): self.save(learn)
-    if stop: self.interrupts.stop(f"stopped at {learn.where()}; resume=True goes on from {self.newest or 'the start'}")
+    stop, due = self.interrupts.got or 0, learn.training and not learn.team.rank and self.due(learn)
+    if learn.training: stop, due = learn.team.agree(stop, due)
+    if learn.training and (stop or due): self.save(learn)
+    if not stop: return
+    self.interrupts.got = stop
+    self.interrupts.stop(f"stopped at {learn.where()}; resume=True goes on from {self.newest or 'the start'}")
 
 # %% ../nbs/06_checkpoint.ipynb #7ec89fcf
 @patch
@@ -421,7 +439,7 @@ def cleanup_epoch(self:CheckpointCB, learn):
     if row['epoch'] != learn.epoch or row['train'] == 'train': return   # an evaluation that didn't come to its end
     if self.best is not None and sign*(row[self.monitor] - self.best) >= 0: return
     self.best,self.best_epoch = row[self.monitor],learn.epoch
-    if self.newest is None or f'-epoch{learn.epoch}-batch{self.n_batches}.pt' not in self.newest.name: return
+    if learn.team.rank or self.newest is None or f'-epoch{learn.epoch}-batch{self.n_batches}.pt' not in self.newest.name: return
     try: self.keep_best(self.newest)
     except OSError as e: warnings.warn(f"the best checkpoint was not kept: {e.strerror or e}", stacklevel=2)
 
@@ -449,6 +467,11 @@ def cleanup_fit(self:CheckpointCB, learn):
     if ended and self.interrupts.got: self.interrupts.stop(f"stopped at the end of training; the finished run is in {self.folder}")
 
 # %% ../nbs/06_checkpoint.ipynb #1d5e9e7b
+def _processes(n): return 'one process' if n == 1 else f'{n} processes'
+_what_differs = ("The order of the images, the batches and the schedule would stay as they are; the dice of dropout and augmentation, the part of "
+    "a batch that one BatchNorm sees, the training metrics of the epoch under way, and the last bits of every sum would not. To go on all "
+    "the same, say so with CheckpointCB(regroup=True)")
+
 class ResumePoint:
     "Where and how a run goes on; `Learner.fit` knows what to do with it"
     def __init__(self,
@@ -456,9 +479,15 @@ class ResumePoint:
         path:Path, # of the file, for messages
     ): self.payload,self.path,self.epoch,self.n_done,self.finished = payload,path,payload['epoch'],payload['n_done'],payload['finished']
     def __repr__(self): return f'epoch {self.epoch}, batch {self.n_done} ({self.path.name})'
+    def mine(self, team):
+        "The part of this process, if there are as many as there were"
+        ranks = self.payload.get('ranks', [])
+        return ranks[team.rank] if len(ranks) == team.size else None
 
-    def check(self, facts, about):
+    def check(self, facts, about, size=1, regroup=False):
         "Raise a ValueError in words if the run that goes on is another one; warn if only its last bits may differ"
+        if (was := len(self.payload.get('ranks', [0]))) != size and not regroup:
+            _refuse(f'resume: {self.path} was written by {_processes(was)}, and here {"is" if size == 1 else "are"} {size}', _what_differs)
         there = self.payload['fingerprint']
         diff = [f'model.{o}' for o in differences(there['model'], facts['model'])] + differences(there['run'], pack(facts['run']))
         if diff:
@@ -470,7 +499,8 @@ class ResumePoint:
 @patch
 def rewind(self:ResumePoint, learn):
     "Called before the first pass takes its first batch"
-    set_random_states(self.payload['start']['random'])
+    mine = self.mine(learn.team)
+    set_random_states(unpack(mine['start'] if mine else self.payload['start']['random']))
     _set_generators(learn, self.payload['start']['generators'])
 
 @patch
@@ -479,7 +509,9 @@ def enter(self:ResumePoint, learn, batches):
     for i in range(self.n_done):
         if next(batches, None) is None: _refuse(self.path, f"{self.n_done} batches of this epoch are done, but the loader has only {i}")
     for cb in learn.cbs:
-        if isinstance(cb, CheckpointCB): cb.start,cb.last = self.payload['start'],self.n_done
+        if not isinstance(cb, CheckpointCB): continue
+        mine = self.mine(learn.team)
+        cb.start,cb.last = {**self.payload['start'], **({'random': mine['start']} if mine else {})},self.n_done
     self.restore(learn)
 
 def _set_generators(learn, states):
@@ -490,16 +522,19 @@ def _set_generators(learn, states):
 @patch
 def restore(self:ResumePoint, learn):
     "Model, optimiser, callbacks and, last of all, random states as they were"
-    p, self.payload, device = self.payload, None, device_of(learn.model)
+    p, mine, device = self.payload, self.mine(learn.team), device_of(learn.model)
+    self.payload = None
     learn.model.load_state_dict(unpack(p['model']))
     groups = list(learn.opt.param_groups)
     learn.opt.load_state_dict(unpack(p['opt']))
     for old,new in zip(groups, learn.opt.param_groups): old.clear(); old.update(new)   # callbacks hold on to the dicts that torch replaces
     learn.opt.param_groups[:] = groups
     for k,cb in _callbacks(learn).items():
-        if k in p['callbacks']: cb.load_state_dict(to_device(unpack(p['callbacks'][k]), device))
+        own = mine['callbacks'].get(k, {}) if mine else {}
+        if k in p['callbacks']: cb.load_state_dict(to_device(unpack({**p['callbacks'][k], **own}), device))
     _set_generators(learn, {k: v for k,v in p['generators'].items() if k != 'train' or self.finished})
-    set_random_states(p['random'])
+    set_random_states(unpack(mine['random'] if mine else p['random']))
+    if not mine: learn.team.own_dice()
 
 # %% ../nbs/06_checkpoint.ipynb #824b45cb
 @patch

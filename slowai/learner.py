@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['EVENTS', 'STEPS', 'BatchedSet', 'Normalize', 'check_count', 'DataLoaders', 'fashion_mnist', 'shapes_dls',
-           'CancelBatchException', 'CancelEpochException', 'CancelFitException', 'Callback', 'Learner', 'TrainLearner',
-           'check_lr', 'set_seed', 'DeviceCB', 'MetricsCB', 'format_row', 'metrics_table', 'ProgressCB', 'show_table',
-           'show_figure', 'GuardCB', 'check_targets', 'BaseSchedulerCB', 'BatchSchedulerCB', 'EpochSchedulerCB',
-           'RecorderCB', 'restoring', 'LRFinderCB', 'lr_find', 'Hook', 'HooksCallback', 'ActivationStats',
-           'ActivationStatsCB', 'has_fast_bf16', 'MixedPrecisionCB', 'ChannelsLastCB', 'GradientAccumulationCB',
-           'GradientClipCB', 'EarlyStopCB', 'BestModelCB', 'count_macs', 'count_params', 'peak_memory', 'git_commit',
-           'RecordCB', 'epoch_history', 'device_name', 'record_line', 'write_atomically', 'load_records', 'save_record',
-           'mean_sd', 'train_1cycle']
+           'CancelBatchException', 'CancelEpochException', 'CancelFitException', 'Callback', 'Team', 'Learner',
+           'TrainLearner', 'check_lr', 'set_seed', 'DeviceCB', 'MetricsCB', 'format_row', 'metrics_table', 'ProgressCB',
+           'show_table', 'show_figure', 'GuardCB', 'check_targets', 'BaseSchedulerCB', 'BatchSchedulerCB',
+           'EpochSchedulerCB', 'RecorderCB', 'restoring', 'LRFinderCB', 'lr_find', 'Hook', 'HooksCallback',
+           'ActivationStats', 'ActivationStatsCB', 'has_fast_bf16', 'MixedPrecisionCB', 'ChannelsLastCB',
+           'GradientAccumulationCB', 'GradientClipCB', 'EarlyStopCB', 'BestModelCB', 'count_macs', 'count_params',
+           'peak_memory', 'git_commit', 'RecordCB', 'epoch_history', 'device_name', 'record_line', 'write_atomically',
+           'load_records', 'save_record', 'mean_sd', 'train_1cycle']
 
 # %% ../nbs/02_learner.ipynb #88198d04
 import math
@@ -24,7 +24,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from functools import lru_cache, partial
 from itertools import chain
@@ -233,7 +233,7 @@ STEPS = 'predict get_loss backward step zero_grad'.split()
 
 class Callback:
     "Something that happens at chosen points of a training loop: methods named after `EVENTS`, each called with the learner"
-    order,saved = 0,()
+    order,saved,of_rank = 0,(),()   # of_rank: of its state, what each of several processes has for itself
     def __init_subclass__(cls, order=None, **kwargs):
         super().__init_subclass__(**kwargs)
         if order is not None: cls.order = order
@@ -243,6 +243,17 @@ class Callback:
     def __repr__(self): return type(self).__name__
     def state_dict(self): return {k: getattr(self, k) for k in self.saved}
     def load_state_dict(self, d): vars(self).update(d)
+
+# %% ../nbs/02_learner.ipynb #7ea11002
+class Team:
+    "The processes that train together: this one, unless a callback that is a `Team` brings others"
+    rank,size = 0,1
+    def together(self, learn): return nullcontext()   # stands around a fit
+    def merged(self, metric): return metric           # a torcheval metric over what all have seen
+    def gather(self, o): return [o]                   # what each of them says, by rank
+    def agree(self, *ns): return ns                   # of each number, the largest that one of them says
+    def on_first(self, f, *args): return f(*args)     # the first does it; what comes of it, all get
+    def own_dice(self): pass                          # from here on, each throws other dice
 
 # %% ../nbs/02_learner.ipynb #a574ad85
 def _check_cbs(cbs):
@@ -255,7 +266,7 @@ def _check_cbs(cbs):
 
 class Learner:
     "A model, its data, a loss and an optimiser, and a loop in which callbacks decide what happens"
-    default_cbs = ()
+    default_cbs,team = (),Team()
     def __init__(self,
         model:nn.Module, # what is trained
         dls:Mapping, # `DataLoaders`, or a dict of iterables of batches, with 'train' and a split to evaluate on
@@ -385,7 +396,7 @@ def _check(self:Learner, n_epochs, lr, train, valid):
 def _resume_point(self:Learner, resume):
     cb = next((cb for cb in self.cbs if hasattr(cb, 'resume_point')), None)
     if cb is None: raise ValueError("resume: expected a CheckpointCB among the callbacks, got none; it knows where the checkpoints lie")
-    return cb.resume_point(self, None if resume is True else resume)
+    return self.team.on_first(cb.resume_point, self, None if resume is True else resume)
 
 # %% ../nbs/02_learner.ipynb #df623348
 @patch
@@ -403,11 +414,13 @@ def fit(self:Learner,
     try:
         self._connect()
         self._check(n_epochs, lr, train, valid)
-        self.point = self._resume_point(resume) if resume else None
-        self.n_epochs,self.epoch,self.iter,self.will_train = n_epochs,0,0,train
-        self.epochs = range(self.point.epoch if self.point else 0, n_epochs)
-        if train and self.opt_func: self.opt = self.opt_func(self.model.parameters(), lr=lr)
-        self._within('fit', self._all_epochs, train, valid)
+        self.team = next((cb for cb in self.cbs if isinstance(cb, Team)), Team())
+        with self.team.together(self):
+            self.point = self._resume_point(resume) if resume else None
+            self.n_epochs,self.epoch,self.iter,self.will_train = n_epochs,0,0,train
+            self.epochs = range(self.point.epoch if self.point else 0, n_epochs)
+            if train and self.opt_func: self.opt = self.opt_func(self.model.parameters(), lr=lr)
+            self._within('fit', self._all_epochs, train, valid)
     finally: self.cbs = own
 
 # %% ../nbs/02_learner.ipynb #6746ddd5
@@ -455,6 +468,7 @@ class DeviceCB(Callback, order=-30):
 # %% ../nbs/02_learner.ipynb #ca91b542
 class MetricsCB(Callback, order=10):
     "torcheval metrics and the mean loss of every pass; `history` holds them as numbers"
+    of_rank = ('metrics',)
     def __init__(self,
         *ms, # torcheval metrics, named after their class
         **metrics, # more of them, named as given
@@ -483,7 +497,7 @@ def _move(self:MetricsCB, device):
 
 @patch
 def after_epoch(self:MetricsCB, learn):
-    vals = {k: float(m.compute()) for k,m in self.all_metrics.items()}
+    vals = {k: float(learn.team.merged(m).compute()) for k,m in self.all_metrics.items()}
     self.history.append({**vals, 'epoch': learn.epoch, 'train': 'train' if learn.training else 'eval'})
     self.log(self.history[-1])
 
@@ -515,8 +529,9 @@ def metrics_table(history:Sequence)->str:
     return '\n'.join([line(w), '|' + '|'.join('-'*(n+1) + ':' for n in w.values()) + '|', *(line(r.values()) for r in rows)])
 
 # %% ../nbs/02_learner.ipynb #303294fd
+_pid = os.getpid()
 def _display_mode():
-    if IN_NOTEBOOK: return 'notebook'
+    if IN_NOTEBOOK and os.getpid() == _pid: return 'notebook'   # a process forked off a notebook's can only print
     return 'terminal' if getattr(sys.stdout, 'isatty', bool)() else 'log'
 
 class ProgressCB(Callback, order=20):
@@ -1011,11 +1026,13 @@ class GradientAccumulationCB(Callback, order=60):
         check_count('n', n)
         self.n = n
     def before_epoch(self, learn): self.k = self.images = 0
+    def steps(self, learn): return self.k + 1 >= self.n or learn.iter + 1 == learn.n_batches   # does this batch end in a step?
     def after_loss(self, learn):
         if learn.training: self.loss, learn.loss = learn.loss, learn.loss*len(learn.batch[1])
     def after_backward(self, learn):
+        step = self.steps(learn)
         learn.loss, self.k, self.images = self.loss, self.k + 1, self.images + len(learn.batch[1])
-        if self.k < self.n and learn.iter + 1 != learn.n_batches: raise CancelBatchException
+        if not step: raise CancelBatchException
         for p in learn.model.parameters():
             if p.grad is not None: p.grad /= self.images
         self.k = self.images = 0
