@@ -42,7 +42,7 @@ class Shares:
             b = list(b)
             if part := b[self.rank*len(b)//self.size:(self.rank + 1)*len(b)//self.size]: yield part
 
-# %% ../nbs/11_distributed.ipynb #c463c082
+# %% ../nbs/11_distributed.ipynb #06df3949
 class RankLoader:
     "A `DataLoader` that gives one process its share of each batch; in all else the loader that it was made of"
     def __init__(self,
@@ -52,15 +52,16 @@ class RankLoader:
     ):
         names = 'num_workers collate_fn pin_memory timeout multiprocessing_context generator persistent_workers'.split()
         more = dict(prefetch_factor=dl.prefetch_factor) if dl.num_workers else {}
-        self.dl,self.rank = dl,rank
-        self.own = DataLoader(dl.dataset, batch_sampler=Shares(dl.batch_sampler, rank, size), worker_init_fn=self.init_worker,
-            **{k: getattr(dl, k) for k in names}, **more)
+        self.dl = dl
+        self.own = DataLoader(dl.dataset, batch_sampler=Shares(dl.batch_sampler, rank, size),
+            worker_init_fn=partial(_init_worker, rank, dl.worker_init_fn), **{k: getattr(dl, k) for k in names}, **more)
     def __len__(self): return len(self.dl)
     def __iter__(self): return iter(self.own)
     def __getattr__(self, k): return getattr(self.__dict__['dl'], k)
-    def init_worker(self, i):
-        other_dice(self.rank)
-        if self.dl.worker_init_fn: self.dl.worker_init_fn(i)
+
+def _init_worker(rank, own, i):
+    other_dice(rank)
+    if own: own(i)
 
 # %% ../nbs/11_distributed.ipynb #38e243b3
 def other_dice(

@@ -11,7 +11,8 @@ from torch import nn
 
 from slowai.checkpoint import EMACB, CheckpointCB
 from slowai.distributed import AccelerateCB
-from slowai.learner import (BatchSchedulerCB, BestModelCB, Callback, CancelFitException, DeviceCB, GradientAccumulationCB, GradientClipCB,
+from slowai.learner import (BatchSchedulerCB, BestModelCB, Callback, CancelBatchException, CancelEpochException, CancelFitException, DeviceCB,
+    GradientAccumulationCB, GradientClipCB,
     MetricsCB, MulticlassAccuracy, ProgressCB, RecordCB, TrainLearner, set_seed, shapes_dls)
 
 
@@ -60,3 +61,91 @@ def fit(net, out=None, cbs=(), bs=20, n_train=230, n_test=61, n_epochs=2, lr=.01
 def same_loss(out, norm=False, pieces=1, team=True, n_epochs=5, **kwargs):
     set_seed(0)
     fit(plain(norm), out, [GradientAccumulationCB(pieces), GradientClipCB(1.)]*(pieces > 1), n_epochs=n_epochs, team=team, **kwargs)
+
+
+# Checkpoints and faults
+
+def full(out, folder, cbs=(), resume=True, every=4, n_epochs=3, timeout=30, bs=20, pieces=2, seed=0, **kwargs):
+    "Dropout, BatchNorm, a moving average, the best model, accumulation: all that a checkpoint must hold"
+    set_seed(seed)
+    own = [CheckpointCB(folder, every=every, **kwargs), EMACB(.9), BestModelCB(), GradientAccumulationCB(pieces), GradientClipCB(1.)]
+    return fit(plain(True, .3), out, [*own, *cbs], n_epochs=n_epochs, resume=resume, timeout=timeout, bs=bs)
+
+
+def kill(learn): os.kill(os.getpid(), 9)
+def killed(out, folder, rank=None, **place): full(out, folder, [At(kill, rank, **place)])
+
+
+def signalled(out, folder, rank, signum, **place): full(out, folder, [At(lambda learn: os.kill(os.getpid(), signum), rank, **place)])
+
+
+def raises(out, error, rank=1, **place):
+    def act(learn): raise dict(value=ValueError('mine'), stop=CancelFitException('enough'), batch=CancelBatchException(),
+        epoch=CancelEpochException())[error]
+    set_seed(0)
+    fit(plain(), out, [At(act, rank, **place)], n_epochs=3)
+
+
+def nan(out, rank=1):
+    def act(learn): learn.batch[0][0] = torch.nan
+    fit(plain(), out, [At(act, rank, 'before_batch', batch=3, order=-20)])
+
+
+def spoilt_data(out):
+    class Spoilt(torch.utils.data.Dataset):
+        def __len__(self): return 100
+        def __getitem__(self, i):
+            if i == 97: raise OSError('picture 97 is spoilt')
+            return torch.randn(4), i % 2
+    dl = lambda: torch.utils.data.DataLoader(Spoilt(), 10)
+    TrainLearner(nn.Linear(4, 2), dict(train=dl(), test=dl()), F.cross_entropy, cbs=[AccelerateCB(timeout=30), DeviceCB('cpu')]).fit(1)
+
+
+def apart(out):
+    "One process leaves a batch out after its backward pass, and so misses a step"
+    def act(learn): raise CancelBatchException
+    fit(plain(), out, [At(act, 1, 'after_backward', batch=3)])
+
+
+class Unused(nn.Module):
+    def __init__(self): super().__init__(); self.used, self.spare = nn.Linear(144, 10), nn.Linear(3, 3)
+    def forward(self, x): return self.used(x.flatten(1))
+
+
+def unused(out, find=False): fit(Unused(), out, team=AccelerateCB(timeout=30, find_unused_parameters=find), n_epochs=1)
+
+
+def alone(out, processes=None, **env):
+    os.environ.update(env)
+    fit(plain(), out, team=AccelerateCB(processes))
+
+
+def too_late(out, wait): fit(plain(), out, timeout=wait)
+
+
+def hanging(out, timeout):
+    "One process stands still in a batch"
+    fit(plain(), out, [At(lambda learn: time.sleep(60), 1, batch=2)], timeout=timeout)
+
+
+def waiting(out, folder, flag):
+    "A run that stands still until the file `flag` is there"
+    def wait(learn):
+        Path(f'{flag}.up').touch()
+        while not Path(flag).exists(): time.sleep(.02)
+    full(out, folder, [At(wait, 0, batch=5)])
+
+
+class Dice(torch.utils.data.Dataset):
+    def __len__(self): return 20
+    def __getitem__(self, i): return torch.cat([torch.rand(3), torch.tensor([float(i)])]), i % 2
+
+
+def workers(out):
+    seen = []
+    class Keep(Callback):
+        def before_batch(self, learn): seen.append(learn.batch[0].clone())
+    dl = torch.utils.data.DataLoader(Dice(), 10, shuffle=True, num_workers=1, multiprocessing_context='fork', generator=torch.Generator().manual_seed(3))
+    learn = TrainLearner(nn.Linear(4, 2), dict(train=dl), F.cross_entropy, cbs=[AccelerateCB(timeout=30), DeviceCB('cpu'), Keep()])
+    learn.fit(2, valid=False)
+    torch.save(torch.cat(seen), f'{out}.{learn.team.rank}')

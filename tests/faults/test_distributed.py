@@ -1,13 +1,25 @@
 "Several real processes against one: the same losses, the same accuracy, the same bits after a fall; and what is said when one is missing"
+import signal
+import socket
+import tempfile
+import time
+from functools import cache
+from pathlib import Path
+
 import numpy as np
 import pytest
-from teams import team
+import torch
+from teams import finish, start, team
+
+TERM = int(signal.SIGTERM)
 
 
 def ok(res):
     for o in res: assert o.code == 0, o.said
     return [o.final for o in res]
 
+
+# ---- two are as good as one
 
 @pytest.mark.parametrize('pieces', [1, 3])
 def test_loss_is_that_of_one_process(tmp_path, pieces):
@@ -18,3 +30,198 @@ def test_loss_is_that_of_one_process(tmp_path, pieces):
     assert two[0]['losses'] == two[1]['losses'] == two[0]['curve']
     for f in two: assert [r['accuracy'] for r in f['history']] == [r['accuracy'] for r in one['history']]
     assert two[0]['images'] == one['images']
+
+
+def test_batchnorm_differs_within_bounds(tmp_path):
+    one, = ok(team('same_loss', tmp_path/'one', size=1, team=False, norm=True))
+    two, other = ok(team('same_loss', tmp_path/'two', norm=True))
+    assert all(torch.equal(a, b) for a, b in zip(two['model'].values(), other['model'].values(), strict=True))
+    assert 0 < np.abs(np.array(two['losses']) - one['losses']).max() < .2
+    # with weights that stand still: the mean of the halves' means is the mean, the mean of their variances nearly the variance
+    one, = ok(team('same_loss', tmp_path/'still', size=1, team=False, norm=True, lr=1e-9))
+    two, _ = ok(team('same_loss', tmp_path/'both', norm=True, lr=1e-9))
+    torch.testing.assert_close(two['model']['1.running_mean'], one['model']['1.running_mean'], rtol=0, atol=1e-5)
+    torch.testing.assert_close(two['model']['1.running_var'], one['model']['1.running_var'], rtol=.05, atol=0)
+    assert not torch.equal(two['model']['1.running_var'], one['model']['1.running_var'])
+
+
+def test_three_processes(tmp_path):
+    one, = ok(team('same_loss', tmp_path/'one', size=1, team=False, n_epochs=1))
+    three = ok(team('same_loss', tmp_path/'three', size=3, n_epochs=1))
+    np.testing.assert_allclose(three[0]['losses'], one['losses'], rtol=2e-5)
+    assert [r['accuracy'] for r in three[2]['history']] == [r['accuracy'] for r in one['history']]
+
+
+def test_one_speaks(tmp_path):
+    res = team('same_loss', tmp_path, n_epochs=1)
+    assert res[0].said.count('epoch 0') == 1 and '| accuracy' in res[0].said
+    assert 'epoch' not in res[1].said and '|' not in res[1].said
+
+
+def test_every_image_once_with_workers(tmp_path):
+    a, b = ok(team('workers', tmp_path))
+    for epoch in range(2):
+        x, y = a[10*epoch:10*epoch + 10], b[10*epoch:10*epoch + 10]
+        assert sorted([*x[:, 3].tolist(), *y[:, 3].tolist()]) == list(range(20))
+        assert not torch.equal(x[:, :3], y[:, :3])   # other dice in each
+
+
+# ---- a run that is killed and goes on
+
+@cache
+def peace():
+    with tempfile.TemporaryDirectory() as d: return ok(team('full', Path(d)/'run', f'{d}/checkpoints', every=10**6))
+
+
+def assert_same(res):
+    for a, b in zip(ok(res), peace(), strict=True):
+        for k in ('model',): assert all(torch.equal(v, b[k][nm]) for nm, v in a[k].items()), k
+        assert torch.equal(a['random'], b['random'])
+        for k in ('history', 'curve', 'images'): assert a[k] == b[k], k
+
+
+PLACES = {
+    'one, in mid-epoch': dict(rank=1, epoch=1, batch=7),
+    'the first, in a backward pass': dict(rank=0, event='after_loss', epoch=1, batch=9),
+    'one, in an evaluation': dict(rank=1, event='after_loss', epoch=1, batch=1, training=False),
+    'all of them': dict(epoch=2, batch=3),
+}
+
+
+@pytest.mark.parametrize('place', PLACES.values(), ids=PLACES)
+def test_kill_9(tmp_path, place):
+    t = time.monotonic()
+    res = team('killed', tmp_path/'a', f'{tmp_path}/checkpoints', **place)
+    assert time.monotonic() - t < 40
+    assert [o.code for o in res].count(-9) == (1 if 'rank' in place else 2) and all(o.code for o in res)
+    again = team('full', tmp_path/'b', f'{tmp_path}/checkpoints')
+    assert 'going on from epoch' in again[0].said
+    assert_same(again)
+
+
+def test_sigterm_for_one_stops_all(tmp_path):
+    res = team('signalled', tmp_path/'a', f'{tmp_path}/checkpoints', rank=1, signum=TERM, epoch=1, batch=5, order=100)
+    assert [o.code for o in res] == [143, 143], [o.said for o in res]
+    assert_same(team('full', tmp_path/'b', f'{tmp_path}/checkpoints'))
+
+
+def test_another_number_of_processes(tmp_path):
+    team('killed', tmp_path/'a', f'{tmp_path}/checkpoints', epoch=1, batch=7)
+    res, = team('full', tmp_path/'b', f'{tmp_path}/checkpoints', size=1)   # AccelerateCB alone is refused before
+    assert 'processes: expected more than one, got 1' in res.said
+    res = team('full', tmp_path/'c', f'{tmp_path}/checkpoints', size=3)
+    assert all(o.code for o in res)
+    assert 'was written by 2 processes, and here are 3: The order of the images' in res[0].said
+    assert 'process 0: ValueError: resume: ' in res[1].said
+    res = team('full', tmp_path/'d', f'{tmp_path}/checkpoints', size=3, regroup=True)
+    assert len(ok(res)[0]['history']) == 6
+
+
+def test_two_jobs_on_one_folder(tmp_path):
+    flag = tmp_path/'flag'
+    first = start('waiting', tmp_path/'a', f'{tmp_path}/checkpoints', str(flag))
+    while not Path(f'{flag}.up').exists(): time.sleep(.05)
+    second = team('full', tmp_path/'b', f'{tmp_path}/checkpoints')
+    flag.touch()
+    assert all(o.code for o in second) and 'is in use by another run (process' in second[0].said
+    assert 'process 0: ValueError: folder: ' in second[1].said
+    ok(finish(first, tmp_path/'a'))
+
+
+# ---- one of them has something to say
+
+RAISES = {
+    'before a batch': dict(event='before_batch', epoch=1, batch=4),
+    'after the forward pass': dict(event='after_predict', epoch=1, batch=0),
+    'before the backward pass': dict(event='after_loss', epoch=1, batch=4),
+    'after the backward pass': dict(event='after_backward', epoch=1, batch=4),
+    'after a step': dict(event='after_step', epoch=1, batch=4),
+    'after the last batch': dict(epoch=1, batch=11),
+    'before a pass': dict(event='before_epoch', epoch=1),
+    'in an evaluation': dict(event='after_loss', epoch=1, batch=2, training=False),
+    'at the end of an evaluation': dict(event='after_epoch', epoch=1, training=False),
+    'in the very first batch': dict(event='before_batch', epoch=0, batch=0),
+    'in the second batch': dict(event='before_batch', epoch=0, batch=1),
+}
+
+
+@pytest.mark.parametrize('place', RAISES.values(), ids=RAISES)
+def test_one_raises(tmp_path, place):
+    res = team('raises', tmp_path, 'value', **place)
+    assert all(o.code == 1 for o in res)
+    assert 'ValueError: mine' in res[1].said and 'OtherProcessError' not in res[1].said
+    assert 'OtherProcessError: process 1: ValueError: mine' in res[0].said and 'onnection' not in res[0].said
+
+
+@pytest.mark.parametrize('place', [RAISES[k] for k in ('before the backward pass', 'after a step', 'in an evaluation',
+    'at the end of an evaluation')])
+@pytest.mark.parametrize('rank', [0, 1])
+def test_one_stops_early(tmp_path, place, rank):
+    a, b = ok(team('raises', tmp_path, 'stop', rank=rank, **place))
+    assert all(torch.equal(v, b['model'][k]) for k, v in a['model'].items())
+    assert a['history'] == b['history']
+
+
+def test_one_leaves_a_batch(tmp_path):
+    a, b = ok(team('raises', tmp_path, 'batch', event='after_loss', batch=4))
+    assert all(torch.equal(v, b['model'][k]) for k, v in a['model'].items())
+
+
+def test_one_leaves_a_pass(tmp_path):
+    a, b = ok(team('raises', tmp_path, 'epoch', event='after_loss', batch=4))
+    assert all(torch.equal(v, b['model'][k]) for k, v in a['model'].items()) and len(a['history']) == 5
+
+
+def test_one_misses_a_step(tmp_path):
+    for o in team('apart', tmp_path): assert o.code == 1 and 'the processes have come apart: process 0 is at epoch 0' in o.said.replace('a backward pass in ', ''), o.said
+
+
+def test_nan_in_one(tmp_path):
+    res = team('nan', tmp_path)
+    assert all(o.code == 1 for o in res)
+    assert 'FloatingPointError: the loss is nan at epoch 0, training batch 3' in res[1].said
+    assert 'process 1: FloatingPointError: the loss is nan' in res[0].said
+
+
+def test_data_that_one_cannot_read(tmp_path):
+    res = team('spoilt_data', tmp_path)
+    assert 'OSError: picture 97 is spoilt' in res[1].said and 'process 1: OSError: picture 97 is spoilt' in res[0].said
+
+
+def test_unused_parameters(tmp_path):
+    for o in team('unused', tmp_path/'a'):
+        assert o.code == 1 and 'model: the forward pass never uses spare.weight, spare.bias' in o.said and 'find_unused' in o.said
+    ok(team('unused', tmp_path/'b', find=True))
+
+
+# ---- one of them is missing
+
+def test_alone_by_mistake(tmp_path):
+    res, = team('alone', tmp_path/'a', size=1)
+    assert res.code == 1 and 'processes: expected more than one, got 1. Start them with' in res.said
+    res, = team('alone', tmp_path/'b', size=1, SLURM_NTASKS='4')
+    assert 'processes: expected 4, got 1, though SLURM_NTASKS is 4' in res.said
+    ok(team('alone', tmp_path/'c', size=1, processes=1))
+    for o in team('alone', tmp_path/'d', processes=3): assert 'processes: expected 3, got 2' in o.said
+
+
+def test_one_never_arrives(tmp_path):
+    t = time.monotonic()
+    res, = team('too_late', tmp_path, ranks=[0], wait=10)
+    assert res.code == 1 and 'timeout: process 0 of 2 has waited 10 s' in res.said
+    assert 9 < time.monotonic() - t < 40
+
+
+def test_one_hangs(tmp_path):
+    ps = start('hanging', tmp_path, 4)
+    ps[0].join(40)
+    ps[1].kill()
+    res = finish(ps, tmp_path)
+    assert res[0].code == 1 and 'process 0 has waited 4 s for the others in vain (timeout)' in res[0].said
+
+
+def test_port_in_use(tmp_path):
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0)); s.listen()
+        res, = team('too_late', tmp_path, ranks=[0], wait=10, port=s.getsockname()[1])
+    assert res.code == 1 and 'MASTER_PORT: the port of 127.0.0.1:' in res.said and 'is in use' in res.said
