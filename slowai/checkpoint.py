@@ -41,9 +41,10 @@ from .learner import Callback, Learner, LRFinderCB, write_atomically
 
 # %% ../nbs/06_checkpoint.ipynb #2e443964
 def random_states()->dict:
-    "The state of every shared generator: Python's, NumPy's, torch's, and the GPUs' if they are in use"
+    "The state of every shared generator: Python's, NumPy's, torch's, and those of GPUs in use"
     name, keys, *rest = np.random.get_state()
-    return dict(python=random.getstate(), numpy=(name, torch.from_numpy(keys.astype(np.int64)), *rest), torch=torch.get_rng_state(),
+    return dict(python=random.getstate(),
+        numpy=(name, torch.from_numpy(keys.astype(np.int64)), *rest), torch=torch.get_rng_state(),
         cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [])
 
 def set_random_states(
@@ -55,42 +56,49 @@ def set_random_states(
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
     torch.set_rng_state(states['torch'])
     if torch.cuda.is_initialized():
-        for i,s in enumerate(states['cuda'][:torch.cuda.device_count()]): torch.cuda.set_rng_state(s, i)
+        for i,s in enumerate(states['cuda'][:torch.cuda.device_count()]):
+            torch.cuda.set_rng_state(s, i)
 
 # %% ../nbs/06_checkpoint.ipynb #edecc268
 _plain, _stacked = (str, int, float, bool, type(None)), '__stacked__'
 
 def _own(t):
     t = t.detach().cpu()
-    return t.clone() if t.untyped_storage().nbytes() > t.nbytes else t   # a view would drag all of its storage into the file
+    # a view would drag all of its storage into the file
+    return t.clone() if t.untyped_storage().nbytes() > t.nbytes else t
 
-def _alike(o): return len(o) > 1 and all(torch.is_tensor(t) for t in o) and len({(t.shape, t.dtype, t.device) for t in o}) == 1
+def _alike(o):
+    return (len(o) > 1 and all(torch.is_tensor(t) for t in o)
+        and len({(t.shape, t.dtype, t.device) for t in o}) == 1)
 
+# %% ../nbs/06_checkpoint.ipynb #67faf29f
 def pack(
     o, # tensors, numbers and strings, in lists, tuples and dicts
     where:str='state', # what this is, for the error
 ):
-    "The same on the CPU and in plain types, ready for a file that `torch.load(weights_only=True)` reads"
+    "The same on the CPU, in plain types: for a file that `torch.load(weights_only=True)` reads"
     if torch.is_tensor(o): return _own(o)
     if isinstance(o, np.generic): return o.item()
     if type(o) in _plain: return o
     if isinstance(o, Mapping): return {k: pack(v, f'{where}.{k}') for k,v in o.items()}
     if isinstance(o, tuple): return tuple(pack(v, where) for v in o)
-    if isinstance(o, list): return {_stacked: _own(torch.stack(o))} if _alike(o) else [pack(v, where) for v in o]
-    raise TypeError(f"{where}: a checkpoint holds tensors, numbers, strings, lists, tuples and dicts, got {type(o).__name__}; "
-        "give the callback a state_dict that uses only these")
+    if isinstance(o, list):
+        return {_stacked: _own(torch.stack(o))} if _alike(o) else [pack(v, where) for v in o]
+    raise TypeError(f"{where}: a checkpoint holds tensors, numbers, strings, lists, tuples and "
+        f"dicts, got {type(o).__name__}; give the callback a state_dict that uses only these")
 
 # %% ../nbs/06_checkpoint.ipynb #d0f6a4dc
 def unpack(
     o, # from `pack`
 ):
     "Undo `pack`, but for the device and numpy's types"
-    if isinstance(o, dict): return list(o[_stacked].unbind()) if _stacked in o else {k: unpack(v) for k,v in o.items()}
+    if isinstance(o, dict):
+        return list(o[_stacked].unbind()) if _stacked in o else {k: unpack(v) for k,v in o.items()}
     if isinstance(o, (list, tuple)): return type(o)(unpack(v) for v in o)
     return o
 
 # %% ../nbs/06_checkpoint.ipynb #93b80776
-FORMAT = 2   # of what lies in a checkpoint; a reader refuses a higher number. 1: as one process writes it, 2: several
+FORMAT = 2   # of what lies in a checkpoint: 1 as one process writes it, 2 with the states of several
 class DamagedError(ValueError): "A checkpoint that isn't what was written"
 
 def digest_path(path:str|Path)->Path:
@@ -118,8 +126,11 @@ def _damage(path, data):
     if data[:2] != b'PK': return f'is no checkpoint: it starts with {data[:12]!r}'
     if b'PK\5\6' not in data[-2**16:]: return f'is cut short: it ends after {len(data):,} bytes'
     if not digest_path(path).exists(): return f'has no {digest_path(path).name} beside it'
-    want, got = digest_path(path).read_text(errors='replace').split()[:1], hashlib.sha256(data).hexdigest()
-    if want != [got]: return f"has changed since it was written: its SHA-256 is {got[:12]}..., and was {''.join(want)[:12]}..."
+    want, got = (digest_path(path).read_text(errors='replace').split()[:1],
+        hashlib.sha256(data).hexdigest())
+    if want != [got]:
+        return (f"has changed since it was written: its SHA-256 is {got[:12]}..., "
+            f"and was {''.join(want)[:12]}...")
 
 def _refuse(path, why): raise ValueError(f"{path}: {why}")
 
@@ -127,7 +138,7 @@ def _refuse(path, why): raise ValueError(f"{path}: {why}")
 def read_checkpoint(
     path:str|Path, # of the file; its digest lies beside it
 )->dict: # its tensors on the CPU
-    "Read a checkpoint; executes nothing that is in it. Raises `DamagedError`, or ValueError if it is whole but not ours to load"
+    "Read a checkpoint, executing nothing in it; a `DamagedError`, or ValueError if it is not ours"
     path = Path(path)
     try: data = path.read_bytes()
     except OSError as e: raise DamagedError(f"{path} can't be read ({e.strerror})") from e
@@ -135,11 +146,14 @@ def read_checkpoint(
     try: payload = torch.load(BytesIO(data), map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as e:
         what = re.search(r'GLOBAL (\S+)', str(e))
-        _refuse(path, f"holds more than numbers{f' ({what[1]})' if what else ''}; nothing of it was run. Only load what you trust")
+        _refuse(path, f"holds more than numbers{f' ({what[1]})' if what else ''}; "
+            "nothing of it was run. Only load what you trust")
     except Exception as e: _refuse(path, f"is no checkpoint of slowai ({type(e).__name__})")
-    if not isinstance(payload, dict) or payload.get('slowai') != 'checkpoint': _refuse(path, 'is no checkpoint of slowai')
+    if not isinstance(payload, dict) or payload.get('slowai') != 'checkpoint':
+        _refuse(path, 'is no checkpoint of slowai')
     if payload['format'] > FORMAT:
-        _refuse(path, f"has checkpoint format {payload['format']}, and this version of slowai reads up to {FORMAT}; update slowai")
+        _refuse(path, f"has checkpoint format {payload['format']}, and this version of slowai "
+            f"reads up to {FORMAT}; update slowai")
     return payload
 
 # %% ../nbs/06_checkpoint.ipynb #aad3940a
@@ -168,7 +182,8 @@ class FolderLock:
             except OSError: break   # a file system without locks
             if time.monotonic() < until and not _alive(owner): time.sleep(.1); continue
             f.close()
-            raise ValueError(f"folder: {self.path.parent} is in use by another run ({owner}); wait for it to end, or choose another folder")
+            raise ValueError(f"folder: {self.path.parent} is in use by another run ({owner}); "
+                "wait for it to end, or choose another folder")
         f.seek(0); f.truncate(); f.write(f'process {os.getpid()} on {platform.node()}'); f.flush()
         self.file = f
     def owner(self, f): f.seek(0); return f.read()
@@ -188,7 +203,8 @@ class Interrupts:
             self.old[s] = old
             signal.signal(s, self.note)
     def note(self, signum, frame=None):
-        if os.getpid() != self.pid: return   # a data loader's worker, which has inherited the handler
+        # a data loader's worker, which has inherited the handler
+        if os.getpid() != self.pid: return
         if self.got: self.got = signum; self.stop('stopped at once; the step under way is lost')
         self.got = signum
     def stop(self, why):
@@ -202,16 +218,20 @@ class Interrupts:
 
 # %% ../nbs/06_checkpoint.ipynb #771de1b6
 _scalar, _watch = (str, int, float, bool), ('monitor', 'min_delta')
-_settings = dict(GradientAccumulationCB=('n',), GradientClipCB=('max_norm',), EarlyStopCB=(*_watch, 'patience'), BestModelCB=_watch)
+_settings = dict(GradientAccumulationCB=('n',), GradientClipCB=('max_norm',),
+    EarlyStopCB=(*_watch, 'patience'), BestModelCB=_watch)
 
 def _agree(cb): return getattr(cb, 'must_agree', _settings.get(type(cb).__name__, ()))
 
 def _describe(dl):
     ds = getattr(dl, 'dataset', dl)
     ds = getattr(ds, 'data', ds)
-    if not isinstance(ds, ImageSet): return f'{type(ds).__name__}, {len(ds):,} items' if hasattr(ds, '__len__') else type(ds).__name__
+    if not isinstance(ds, ImageSet):
+        return (f'{type(ds).__name__}, {len(ds):,} items'
+            if hasattr(ds, '__len__') else type(ds).__name__)
     some = ds.images[::max(1, len(ds)//256)].cpu().contiguous().numpy()
-    return f'{ds.name}, {len(ds):,} images, checksum {zlib.crc32(ds.labels.cpu().numpy(), zlib.crc32(some)):08x}'
+    return (f'{ds.name}, {len(ds):,} images, '
+        f'checksum {zlib.crc32(ds.labels.cpu().numpy(), zlib.crc32(some)):08x}')
 
 def _callbacks(learn):
     "Name → callback for those that have a state; the second of a class is called 'X 2'"
@@ -229,36 +249,43 @@ def _callback_facts(learn):
         facts = {**{k: getattr(cb, k) for k in _agree(cb)}, **cb.state_dict()}
         yield from ((f'{nm}.{k}', v) for k,v in facts.items() if isinstance(v, _scalar))
 
-_how = {'params', 'foreach', 'fused', 'capturable'}   # of an optimiser's settings, those that only say how it computes
+# of an optimiser's settings, those that only say how it computes
+_how = {'params', 'foreach', 'fused', 'capturable'}
 def _number(v): return float(f'{v:.6g}') if isinstance(v, float) or torch.is_tensor(v) else v
 def _alone(v): return v[0] if len(v) == 1 else v
 def _len(dl): return len(dl) if hasattr(dl, '__len__') else None
 
 def _settings_of(opt):
-    "Learning rate, weight decay and so on: a number, or a list where the groups of parameters differ in them"
+    "Learning rate, weight decay and so on: a number, or a list where groups of parameters differ"
     keys = sorted(set().union(*opt.param_groups) - _how)
-    return {f'{type(opt).__name__} {k}': _alone([_number(g[k]) for g in opt.param_groups if k in g]) for k in keys}
+    return {f'{type(opt).__name__} {k}': _alone([_number(g[k]) for g in opt.param_groups if k in g])
+        for k in keys}
 
 # %% ../nbs/06_checkpoint.ipynb #0cba1dc7
 def fingerprint(
     learn:Learner, # at the start of a fit, after `before_fit` of its callbacks
 )->dict:
-    "What must agree between the run that wrote a checkpoint and the one that goes on from it, by name"
+    "What must agree between the run that wrote a checkpoint and the one that goes on, by name"
     dl = learn.dls['train']
-    return dict(model={k: f'{tuple(v.shape)} {v.dtype}' for k,v in learn.model.state_dict().items() if torch.is_tensor(v)}, run={
+    loads = getattr(getattr(dl, 'dataset', None), 'item_tfm', None)
+    tensors = {k: v for k,v in learn.model.state_dict().items() if torch.is_tensor(v)}
+    others = [k for k,cb in _callbacks(learn).items() if not hasattr(cb, 'resume_point')]
+    return dict(model={k: f'{tuple(v.shape)} {v.dtype}' for k,v in tensors.items()}, run={
         'optimiser': type(learn.opt).__name__, **_settings_of(learn.opt),
-        'number of epochs': learn.n_epochs, 'batch size': getattr(dl, 'batch_size', None), 'batches an epoch': _len(dl),
-        'drop_last': getattr(dl, 'drop_last', None), 'seed': torch.initial_seed(), 'seed of the loaders': getattr(learn.dls, 'seed', None),
-        'workers': getattr(dl, 'num_workers', 0) if getattr(getattr(dl, 'dataset', None), 'item_tfm', None) else 0,
+        'number of epochs': learn.n_epochs, 'batch size': getattr(dl, 'batch_size', None),
+        'batches an epoch': _len(dl), 'drop_last': getattr(dl, 'drop_last', None),
+        'seed': torch.initial_seed(), 'seed of the loaders': getattr(learn.dls, 'seed', None),
+        'workers': getattr(dl, 'num_workers', 0) if loads else 0,
         **{f'data ({k})': _describe(learn.dls[k]) for k in ('train', learn.eval_split) if k},
-        **{f'callback {k}': 'present' for k,cb in _callbacks(learn).items() if not hasattr(cb, 'resume_point')},
+        **{f'callback {k}': 'present' for k in others},
         **dict(_callback_facts(learn))})
 
 # %% ../nbs/06_checkpoint.ipynb #c5ae89e5
 def circumstances(learn:Learner)->dict:
     "What may differ between two halves of a run at the price of the last bits"
     bf16 = any(getattr(cb, 'on', False) is True for cb in learn.cbs)
-    return {'device': device_of(learn.model).type, 'threads': torch.get_num_threads(), 'torch': str(torch.__version__), 'bf16': bf16}
+    return {'device': device_of(learn.model).type, 'threads': torch.get_num_threads(),
+        'torch': str(torch.__version__), 'bf16': bf16}
 
 def differences(
     there:Mapping, # a fingerprint, or a part of one
@@ -267,54 +294,65 @@ def differences(
 )->list[str]:
     "In words, what differs"
     say = lambda d, k: d[k] if k in d else 'nothing'
-    gone = there.get('optimiser', None) != here.get('optimiser', None)   # then each has settings of its own
-    keys = [k for k in {**there, **here} if not gone or ' ' not in k or k.split()[0] not in (there['optimiser'], here['optimiser'])]
-    out = [f'{k}: {say(there, k)} in the checkpoint, {say(here, k)} here' for k in keys if say(there, k) != say(here, k)]
+    # then each has settings of its own
+    gone = there.get('optimiser', None) != here.get('optimiser', None)
+    keys = [k for k in {**there, **here} if not gone or ' ' not in k or k.split()[0] not
+        in (there['optimiser'], here['optimiser'])]
+    out = [f'{k}: {say(there, k)} in the checkpoint, {say(here, k)} here'
+        for k in keys if say(there, k) != say(here, k)]
     return out[:most] + [f'and {len(out) - most} more']*(len(out) > most)
 
 # %% ../nbs/06_checkpoint.ipynb #4650a8d6
 class CheckpointCB(Callback, order=200):
-    "Checkpoints from which `fit(resume=True)` goes on to the same last bit; saves also on SIGTERM and Ctrl-C"
+    "Checkpoints from which `fit(resume=True)` goes on, to the last bit; also on SIGTERM and Ctrl-C"
     saved = ('best', 'best_epoch')
     def __init__(self,
-        folder:str|Path, # where they go, and where `resume=True` looks; made if it isn't there; one run at a time
-        every:int|None=None, # training batches between two, and at the end of each epoch; None: as often as `share` allows
+        folder:str|Path, # where they go and `resume=True` looks; one run at a time
+        every:int|None=None, # training batches between two; None: as many as `share` allows
         keep:int=2, # how many of the newest stay, at least 1
-        monitor:str|None='loss', # evaluation metric by which the best is kept too ('loss' in its name: less is better); None: keep none
+        monitor:str|None='loss', # metric whose best is kept, too (of a loss the least); None: none
         share:float=.01, # of the training time that checkpoints may take, above 0; for every=None
         regroup:bool=False, # go on even if another number of processes wrote the checkpoint
     ):
         for k,v in dict(every=every, keep=keep).items():
             if (v is None and k == 'every') or (type(v) is int and v >= 1): continue
             raise ValueError(f"{k}: expected a whole number of at least 1, got {v!r}")
-        if not 0 < share <= 1: raise ValueError(f"share: expected a part of the training time, above 0 up to 1, got {share!r}")
-        self.folder,self.every,self.keep,self.monitor,self.share = Path(folder),every,keep,monitor,share
-        self.regroup,self.lock,self.interrupts,self.active = regroup,FolderLock(folder),Interrupts(),False
-        self.best = self.best_epoch = None
+        if not 0 < share <= 1:
+            raise ValueError("share: expected a part of the training time, "
+                f"above 0 up to 1, got {share!r}")
+        self.folder,self.every,self.keep,self.monitor,self.share = (Path(folder),
+            every,keep,monitor,share)
+        self.lock,self.interrupts,self.active = FolderLock(folder),Interrupts(),False
+        self.regroup,self.best,self.best_epoch = regroup,None,None
 
 # %% ../nbs/06_checkpoint.ipynb #6c887c6d
 @patch
 def capture(self:CheckpointCB, learn, finished=False, ranks=()):
     "The state of the run as plain types"
     epoch, n_done = (learn.n_epochs, 0) if finished else (learn.epoch, learn.iter + 1)
-    return pack(dict(slowai='checkpoint', format=2 if len(ranks) > 1 else 1, epoch=epoch, n_done=n_done, finished=finished,
-        fingerprint=self.facts, circumstances=circumstances(learn), model=learn.model.state_dict(), opt=learn.opt.state_dict(),
+    return pack(dict(slowai='checkpoint', format=2 if len(ranks) > 1 else 1, epoch=epoch,
+        n_done=n_done, finished=finished,
+        fingerprint=self.facts, circumstances=circumstances(learn),
+        model=learn.model.state_dict(), opt=learn.opt.state_dict(),
         start=self.start, generators=_generators(learn), random=random_states(),
         callbacks={k: pack(cb.state_dict(), k) for k,cb in _callbacks(learn).items()},
         **(dict(ranks=list(ranks)) if len(ranks) > 1 else {})), 'checkpoint')
 
 @patch
 def rank_state(self:CheckpointCB, learn):
-    "What each of several processes has for itself: dice, and the metrics of its images"
-    own = {k: pack({o: cb.state_dict()[o] for o in cb.of_rank}, k) for k,cb in _callbacks(learn).items() if cb.of_rank}
-    return dict(random=pack(random_states()), start=pack(self.start['random']), callbacks=own)
+    "What each of several processes has for itself: its dice, and the metrics of its images"
+    cbs = {k: cb for k,cb in _callbacks(learn).items() if cb.of_rank}
+    return dict(random=pack(random_states()), start=pack(self.start['random']),
+        callbacks={k: pack({o: cb.state_dict()[o] for o in cb.of_rank}, k) for k,cb in cbs.items()})
 
 def _generators(learn, split=None):
     "The states of the loaders' own generators, of one split or of all"
-    return {k: [g.get_state() for g in _gens(learn.dls[k])] for k in ([split] if split else ('train', learn.eval_split)) if k}
+    return {k: [g.get_state() for g in _gens(learn.dls[k])]
+        for k in ([split] if split else ('train', learn.eval_split)) if k}
 
 def _gens(dl):
-    found = (getattr(o, 'generator', None) for o in (dl, getattr(dl, 'sampler', None), getattr(dl, 'batch_sampler', None)))
+    found = (getattr(o, 'generator', None) for o in (dl, getattr(dl, 'sampler', None),
+        getattr(dl, 'batch_sampler', None)))
     return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
 
 # %% ../nbs/06_checkpoint.ipynb #a72dffde
@@ -322,7 +360,8 @@ def _gens(dl):
 def save(self:CheckpointCB, learn, finished=False):
     "Write a checkpoint of this place, if the disk lets us"
     synchronize(device_of(learn.model))
-    self.newest = learn.team.on_first(self.write, learn, finished, learn.team.gather(self.rank_state(learn)))
+    ranks = learn.team.gather(self.rank_state(learn))
+    self.newest = learn.team.on_first(self.write, learn, finished, ranks)
 
 @patch
 def write(self:CheckpointCB, learn, finished, ranks):
@@ -333,10 +372,12 @@ def write(self:CheckpointCB, learn, finished, ranks):
         path = self.folder/f'checkpoint-{self.serial:06d}-{place}.pt'
         write_checkpoint(path, to_bytes(self.capture(learn, finished, ranks)))
         self.newest,self.serial,self.failed = path,self.serial + 1,None
-        for p in _newest_first(self.folder)[self.keep:]: p.unlink(); digest_path(p).unlink(missing_ok=True)
+        for p in _newest_first(self.folder)[self.keep:]:
+            p.unlink(); digest_path(p).unlink(missing_ok=True)
     except OSError as e:
         if self.failed != learn.epoch:   # say it once an epoch
-            warnings.warn(f"no checkpoint at {learn.where()}: {e.strerror or e}. Training goes on; the last good one is {self.newest}",
+            warnings.warn(f"no checkpoint at {learn.where()}: {e.strerror or e}. Training goes on; "
+                f"the last good one is {self.newest}",
                 stacklevel=2)
         self.failed = learn.epoch
     self.cost = time.perf_counter() - t
@@ -344,7 +385,8 @@ def write(self:CheckpointCB, learn, finished, ranks):
     return self.newest
 
 def _serial(path): return int(path.name.split('-')[1])
-def _newest_first(folder, kind='checkpoint'): return sorted(Path(folder).glob(f'{kind}-*.pt'), key=_serial, reverse=True)
+def _newest_first(folder, kind='checkpoint'):
+    return sorted(Path(folder).glob(f'{kind}-*.pt'), key=_serial, reverse=True)
 
 # %% ../nbs/06_checkpoint.ipynb #e9390a49
 @patch
@@ -358,20 +400,28 @@ def before_fit(self:CheckpointCB, learn):
     self.active = learn.will_train and not any(isinstance(cb, LRFinderCB) for cb in learn.cbs)
     if not self.active: return
     self.best = self.best_epoch = self.failed = None
-    self.spent,self.saves,self.last,self.began,self.outer = 0.,0,0,time.monotonic(),sys.exc_info()[1]
-    if self.monitor not in (None, 'loss') and self.monitor not in getattr(getattr(learn, 'metrics', None), 'all_metrics', ()):
-        raise ValueError(f"monitor: {self.monitor!r} is no metric of this fit; add MetricsCB(...) with a metric of that name")
+    self.spent,self.saves,self.last,self.began,self.outer = (0.,0,0,
+        time.monotonic(),sys.exc_info()[1])
+    if self.monitor not in (None, 'loss') and self.monitor not in getattr(
+            getattr(learn, 'metrics', None), 'all_metrics', ()):
+        raise ValueError(f"monitor: {self.monitor!r} is no metric of this fit; "
+            "add MetricsCB(...) with a metric of that name")
     self.facts,self.start = learn.team.on_first(fingerprint, learn),self.beginning(learn)
-    self.n_batches = _len(learn.dls['train'])
-    self.point, done = learn.point, bool(learn.point and learn.point.finished)
+    self.point,self.n_batches = learn.point,_len(learn.dls['train'])
     self.newest = self.point and self.point.path
-    if learn.point: learn.team.on_first(learn.point.check, self.facts, circumstances(learn), learn.team.size, self.regroup)
+    if self.point: learn.team.on_first(self.point.check, self.facts, circumstances(learn),
+        learn.team.size, self.regroup)
     learn.team.on_first(self.make_room, learn)
-    if done: learn.point.restore(learn)
-    if self.point: print(f'nothing left to do: the run in {self.point.path.parent} is finished' if done else f'going on from {self.point}',
-        flush=True)
-    self.finished = done
+    self.go_on(learn)
     self.interrupts.install()
+
+@patch
+def go_on(self:CheckpointCB, learn):
+    "Say from where; a finished run is put back as it was"
+    self.finished = bool(self.point and self.point.finished)
+    if self.finished: self.point.restore(learn)
+    if self.point: print(f'nothing left to do: the run in {self.point.path.parent} is finished'
+        if self.finished else f'going on from {self.point}', flush=True)
 
 # %% ../nbs/06_checkpoint.ipynb #c0db1494
 @patch
@@ -381,21 +431,32 @@ def make_room(self:CheckpointCB, learn):
         self.folder.mkdir(parents=True, exist_ok=True)
         self.lock.acquire()
         old = _newest_first(self.folder)
-        for p in [*self.folder.glob('.checkpoint-*'), *self.folder.glob('.best-*'), *self.folder.glob('*-*.pt.sha256')]:
+        for p in [*self.folder.glob('.checkpoint-*'), *self.folder.glob('.best-*'),
+                *self.folder.glob('*-*.pt.sha256')]:
             if p.name[0] == '.' or not p.with_suffix('').exists(): p.unlink()
-        self.serial = max([_serial(p) for p in old + _newest_first(self.folder, 'best')], default=0) + 1
+        self.serial = max([_serial(p) for p in old + _newest_first(self.folder, 'best')],
+            default=0) + 1
         t, size = time.perf_counter(), self.try_write(learn)
     except OSError as e:
-        why = f"folder: can't write checkpoints in {str(self.folder)!r} ({e.strerror or e}); make room there, or choose another folder"
+        why = (f"folder: can't write checkpoints in {str(self.folder)!r} ({e.strerror or e}); "
+            "make room there, or choose another folder")
         raise ValueError(why) from e
     self.cost = self.spent = time.perf_counter() - t
+    self._check_room(size, old)
+    if old and not self.point and 'finished' not in old[0].name:
+        warnings.warn(f"{self.folder} holds checkpoints of a run that isn't finished "
+            f"({old[0].name}). This run starts afresh and will replace them. To go on from them, "
+            "use resume=True; to keep them, another folder", stacklevel=2)
+
+# %% ../nbs/06_checkpoint.ipynb #10f0dbdb
+@patch
+def _check_room(self:CheckpointCB, size, old):
+    "Raise unless there is room for files of `size` bytes, with the `old` ones gone"
     need = size*(self.keep + 1 + (self.monitor is not None)) - sum(p.stat().st_size for p in old)
     if (free := shutil.disk_usage(self.folder).free) < need:
-        raise ValueError(f"folder: {str(self.folder)!r} has {free/1e6:,.1f} MB left, and {self.keep} checkpoints, the best one and the one "
-            f"being written need {need/1e6:,.1f} MB; make room, or keep fewer")
-    if old and not self.point and 'finished' not in old[0].name:
-        warnings.warn(f"{self.folder} holds checkpoints of a run that isn't finished ({old[0].name}). This run starts afresh and will "
-            "replace them. To go on from them, use resume=True; to keep them, another folder", stacklevel=2)
+        raise ValueError(f"folder: {str(self.folder)!r} has {free/1e6:,.1f} MB left, and "
+            f"{self.keep} checkpoints, the best one and the one being written need {need/1e6:,.1f} "
+            "MB; make room, or keep fewer")
 
 # %% ../nbs/06_checkpoint.ipynb #93078241
 @patch
@@ -417,7 +478,8 @@ def due(self:CheckpointCB, learn):
     "Is it time?"
     end = learn.iter + 1 == self.n_batches
     if self.every: return end or learn.iter + 1 - self.last >= self.every
-    return end and self.monitor is not None or self.spent + 3*self.cost <= self.share*(time.monotonic() - self.began)
+    return (end and self.monitor is not None
+        or self.spent + 3*self.cost <= self.share*(time.monotonic() - self.began))
 
 @patch
 def after_batch(self:CheckpointCB, learn):
@@ -425,9 +487,10 @@ def after_batch(self:CheckpointCB, learn):
     stop, due = self.interrupts.got or 0, learn.training and not learn.team.rank and self.due(learn)
     if learn.training: stop, due = learn.team.agree(stop, due)
     if learn.training and (stop or due): self.save(learn)
-    if not stop: return
-    self.interrupts.got = stop
-    self.interrupts.stop(f"stopped at {learn.where()}; resume=True goes on from {self.newest or 'the start'}")
+    if stop:
+        self.interrupts.got = stop
+        self.interrupts.stop(f"stopped at {learn.where()}; resume=True goes on "
+            f"from {self.newest or 'the start'}")
 
 # %% ../nbs/06_checkpoint.ipynb #7ec89fcf
 @patch
@@ -436,17 +499,22 @@ def cleanup_epoch(self:CheckpointCB, learn):
     rows = getattr(getattr(learn, 'metrics', None), 'history', None)
     if not self.active or learn.training or not self.monitor or not rows: return
     row, sign = rows[-1], 1 if 'loss' in self.monitor else -1
-    if row['epoch'] != learn.epoch or row['train'] == 'train': return   # an evaluation that didn't come to its end
+    # an evaluation that didn't come to its end
+    if row['epoch'] != learn.epoch or row['train'] == 'train': return
     if self.best is not None and sign*(row[self.monitor] - self.best) >= 0: return
     self.best,self.best_epoch = row[self.monitor],learn.epoch
-    if learn.team.rank or self.newest is None or f'-epoch{learn.epoch}-batch{self.n_batches}.pt' not in self.newest.name: return
+    ours = f'-epoch{learn.epoch}-batch{self.n_batches}.pt'
+    if learn.team.rank or self.newest is None or ours not in self.newest.name: return
     try: self.keep_best(self.newest)
-    except OSError as e: warnings.warn(f"the best checkpoint was not kept: {e.strerror or e}", stacklevel=2)
+    except OSError as e:
+        warnings.warn(f"the best checkpoint was not kept: {e.strerror or e}", stacklevel=2)
 
+# %% ../nbs/06_checkpoint.ipynb #2c1cd963
 @patch
 def keep_best(self:CheckpointCB, src):
     "A second name for a checkpoint, that outlives the first"
-    old, path = _newest_first(self.folder, 'best'), self.folder/src.name.replace('checkpoint-', 'best-', 1)
+    old, path = (_newest_first(self.folder, 'best'),
+        self.folder/src.name.replace('checkpoint-', 'best-', 1))
     if path in old: return
     write_atomically(digest_path(path), digest_path(src).read_text().replace(src.name, path.name))
     try: os.link(src, path)
@@ -464,20 +532,25 @@ def cleanup_fit(self:CheckpointCB, learn):
         self.active,self.point = False,None
         self.seconds = time.monotonic() - self.began
         self.interrupts.restore(); self.lock.release()
-    if ended and self.interrupts.got: self.interrupts.stop(f"stopped at the end of training; the finished run is in {self.folder}")
+    if ended and self.interrupts.got:
+        self.interrupts.stop("stopped at the end of training; "
+            f"the finished run is in {self.folder}")
 
 # %% ../nbs/06_checkpoint.ipynb #1d5e9e7b
 def _processes(n): return 'one process' if n == 1 else f'{n} processes'
-_what_differs = ("The order of the images, the batches and the schedule would stay as they are; the dice of dropout and augmentation, the part of "
-    "a batch that one BatchNorm sees, the training metrics of the epoch under way, and the last bits of every sum would not. To go on all "
-    "the same, say so with CheckpointCB(regroup=True)")
+_what_differs = ("The order of the images, the batches and the schedule would stay as they are; "
+    "the dice of dropout and augmentation, the part of a batch that one BatchNorm sees, the "
+    "training metrics of the epoch under way, and the last bits of every sum would not. To go on "
+    "all the same, say so with CheckpointCB(regroup=True)")
 
 class ResumePoint:
     "Where and how a run goes on; `Learner.fit` knows what to do with it"
     def __init__(self,
         payload:Mapping, # from `read_checkpoint`
         path:Path, # of the file, for messages
-    ): self.payload,self.path,self.epoch,self.n_done,self.finished = payload,path,payload['epoch'],payload['n_done'],payload['finished']
+    ):
+        self.payload,self.path = payload,path
+        self.epoch,self.n_done,self.finished = (payload[k] for k in ('epoch', 'n_done', 'finished'))
     def __repr__(self): return f'epoch {self.epoch}, batch {self.n_done} ({self.path.name})'
     def mine(self, team):
         "The part of this process, if there are as many as there were"
@@ -485,33 +558,43 @@ class ResumePoint:
         return ranks[team.rank] if len(ranks) == team.size else None
 
     def check(self, facts, about, size=1, regroup=False):
-        "Raise a ValueError in words if the run that goes on is another one; warn if only its last bits may differ"
+        "Raise a ValueError if the run that goes on is another; warn if its last bits may differ"
         if (was := len(self.payload.get('ranks', [0]))) != size and not regroup:
-            _refuse(f'resume: {self.path} was written by {_processes(was)}, and here {"is" if size == 1 else "are"} {size}', _what_differs)
+            _refuse(f'resume: {self.path} was written by {_processes(was)}, and here '
+                f'{"is" if size == 1 else "are"} {size}', _what_differs)
         there = self.payload['fingerprint']
-        diff = [f'model.{o}' for o in differences(there['model'], facts['model'])] + differences(there['run'], pack(facts['run']))
+        diff = ([f'model.{o}' for o in differences(there['model'], facts['model'])]
+            + differences(there['run'], pack(facts['run'])))
         if diff:
-            _refuse(f'resume: {self.path} is of another run', f"{'; '.join(diff)}. Use the same values, or start afresh in another folder")
+            _refuse(f'resume: {self.path} is of another run',
+                f"{'; '.join(diff)}. Use the same values, or start afresh in another folder")
         if soft := differences(self.payload['circumstances'], about):
-            warnings.warn(f"resume: {'; '.join(soft)}. The run goes on; its last bits may differ from an undisturbed one's", stacklevel=2)
+            warnings.warn(f"resume: {'; '.join(soft)}. The run goes on; its last bits may differ "
+                "from an undisturbed one's", stacklevel=2)
 
 # %% ../nbs/06_checkpoint.ipynb #a0f64576
 @patch
 def rewind(self:ResumePoint, learn):
     "Called before the first pass takes its first batch"
-    mine = self.mine(learn.team)
-    set_random_states(unpack(mine['start'] if mine else self.payload['start']['random']))
-    _set_generators(learn, self.payload['start']['generators'])
+    start = self.beginning(learn.team)
+    set_random_states(unpack(start['random']))
+    _set_generators(learn, start['generators'])
+
+@patch
+def beginning(self:ResumePoint, team):
+    "What the order of this epoch's images was drawn from, in this process"
+    start, mine = self.payload['start'], self.mine(team)
+    return {**start, 'random': mine['start']} if mine else start
 
 @patch
 def enter(self:ResumePoint, learn, batches):
     "Called with the batches of the first pass: step over those that are done, then be as we were"
     for i in range(self.n_done):
-        if next(batches, None) is None: _refuse(self.path, f"{self.n_done} batches of this epoch are done, but the loader has only {i}")
+        if next(batches, None) is None:
+            _refuse(self.path, f"{self.n_done} batches of this epoch are done, "
+                f"but the loader has only {i}")
     for cb in learn.cbs:
-        if not isinstance(cb, CheckpointCB): continue
-        mine = self.mine(learn.team)
-        cb.start,cb.last = {**self.payload['start'], **({'random': mine['start']} if mine else {})},self.n_done
+        if isinstance(cb, CheckpointCB): cb.start,cb.last = self.beginning(learn.team),self.n_done
     self.restore(learn)
 
 def _set_generators(learn, states):
@@ -527,29 +610,37 @@ def restore(self:ResumePoint, learn):
     learn.model.load_state_dict(unpack(p['model']))
     groups = list(learn.opt.param_groups)
     learn.opt.load_state_dict(unpack(p['opt']))
-    for old,new in zip(groups, learn.opt.param_groups): old.clear(); old.update(new)   # callbacks hold on to the dicts that torch replaces
+    # callbacks hold on to the dicts that torch replaces
+    for old,new in zip(groups, learn.opt.param_groups): old.clear(); old.update(new)
     learn.opt.param_groups[:] = groups
     for k,cb in _callbacks(learn).items():
+        if k not in p['callbacks']: continue
         own = mine['callbacks'].get(k, {}) if mine else {}
-        if k in p['callbacks']: cb.load_state_dict(to_device(unpack({**p['callbacks'][k], **own}), device))
-    _set_generators(learn, {k: v for k,v in p['generators'].items() if k != 'train' or self.finished})
+        cb.load_state_dict(to_device(unpack({**p['callbacks'][k], **own}), device))
+    _set_generators(learn,
+        {k: v for k,v in p['generators'].items() if k != 'train' or self.finished})
     set_random_states(unpack(mine['random'] if mine else p['random']))
     if not mine: learn.team.own_dice()
 
 # %% ../nbs/06_checkpoint.ipynb #824b45cb
 @patch
 def resume_point(self:CheckpointCB, learn, path=None):
-    "The newest sound checkpoint in this folder, or in `path`, or the file `path`; None if there is none"
-    if path is not None and not Path(path).exists(): raise ValueError(f"resume: there is no {str(path)!r}")
+    "The newest sound checkpoint in this folder, in `path`, or that file; None if there is none"
+    if path is not None and not Path(path).exists():
+        raise ValueError(f"resume: there is no {str(path)!r}")
     where, bad = Path(path) if path is not None else self.folder, []
     if where.is_file(): return ResumePoint(read_checkpoint(where), where)
     if where.is_dir(): self._nobody_else(where)
-    for p in sorted(_newest_first(where) + _newest_first(where, 'best'), key=lambda p: (-_serial(p), p.name[0] == 'b')):
+    for p in sorted(_newest_first(where) + _newest_first(where, 'best'),
+            key=lambda p: (-_serial(p), p.name[0] == 'b')):
         try: point = ResumePoint(read_checkpoint(p), p)
         except DamagedError as e: bad.append(str(e)); continue
-        if bad: warnings.warn(f"{'; '.join(bad)}. Going on from the one before, {p.name}", stacklevel=2)
+        if bad:
+            warnings.warn(f"{'; '.join(bad)}. Going on from the one before, {p.name}", stacklevel=2)
         return point
-    if bad: raise DamagedError(f"resume: no checkpoint in {where} can be read: {'; '.join(bad)}. To start afresh, use another folder")
+    if bad:
+        raise DamagedError(f"resume: no checkpoint in {where} can be read: {'; '.join(bad)}. "
+            "To start afresh, use another folder")
 
 @patch
 def _nobody_else(self:CheckpointCB, where):
@@ -559,16 +650,18 @@ def _nobody_else(self:CheckpointCB, where):
 
 # %% ../nbs/06_checkpoint.ipynb #0b2c0d7e
 class EMACB(Callback, order=-15):
-    "A moving average of the weights and buffers, with which the fit evaluates and which it leaves in the model at its end"
+    "A moving average of weights and buffers: evaluated, and left in the model at the end"
     must_agree = ('decay', 'start')
     def __init__(self,
-        decay:float|None=.99, # how much of the average each step keeps, 0 … <1; None: all steps weigh the same (SWA)
+        decay:float|None=.99, # what a step keeps of the average, 0 … <1; None: equal weights (SWA)
         start:int=0, # first epoch that is averaged
         evaluate:bool=True, # False: only keep it in `averaged`
     ):
         if decay is not None and not 0 <= decay < 1:
-            raise ValueError(f"decay: expected a number from 0 to below 1, or None for equal weights, got {decay!r}")
-        if type(start) is not int or start < 0: raise ValueError(f"start: expected the number of an epoch, from 0, got {start!r}")
+            raise ValueError("decay: expected a number from 0 to below 1, "
+                f"or None for equal weights, got {decay!r}")
+        if type(start) is not int or start < 0:
+            raise ValueError(f"start: expected the number of an epoch, from 0, got {start!r}")
         self.decay,self.start,self.evaluate,self.averaged,self.own = decay,start,evaluate,None,None
     def state_dict(self): return self.averaged.state_dict() if self.averaged is not None else {}
     def load_state_dict(self, d): self.averaged.load_state_dict(d)
@@ -578,12 +671,14 @@ class EMACB(Callback, order=-15):
 def mix(self:EMACB, averaged, current, n):
     "Called by `AveragedModel` with the tensors of one dtype"
     weight = 1/(int(self.averaged.n_averaged) + 1) if self.decay is None else 1 - self.decay
-    if not averaged[0].is_floating_point(): torch._foreach_copy_(averaged, current)   # counters aren't averaged
+    # counters aren't averaged
+    if not averaged[0].is_floating_point(): torch._foreach_copy_(averaged, current)
     else: torch._foreach_lerp_(averaged, current, weight)
 
 # %% ../nbs/06_checkpoint.ipynb #001ca902
 @patch
-def before_fit(self:EMACB, learn): self.averaged = AveragedModel(learn.model, multi_avg_fn=self.mix, use_buffers=True)
+def before_fit(self:EMACB, learn):
+    self.averaged = AveragedModel(learn.model, multi_avg_fn=self.mix, use_buffers=True)
 
 @patch
 def after_step(self:EMACB, learn):
@@ -592,7 +687,8 @@ def after_step(self:EMACB, learn):
 
 @patch
 def before_epoch(self:EMACB, learn):
-    if self.evaluate and not learn.training and self.averaged.n_averaged: self.own, learn.model = learn.model, self.averaged.module.eval()
+    if self.evaluate and not learn.training and self.averaged.n_averaged:
+        self.own, learn.model = learn.model, self.averaged.module.eval()
 
 @patch
 def cleanup_epoch(self:EMACB, learn):

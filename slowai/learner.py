@@ -233,7 +233,8 @@ STEPS = 'predict get_loss backward step zero_grad'.split()
 
 class Callback:
     "Something that happens at chosen points of a training loop: methods named after `EVENTS`, each called with the learner"
-    order,saved,of_rank = 0,(),()   # of_rank: of its state, what each of several processes has for itself
+    order,saved = 0,()
+    of_rank = ()   # of its state, what each of several processes has for itself
     def __init_subclass__(cls, order=None, **kwargs):
         super().__init_subclass__(**kwargs)
         if order is not None: cls.order = order
@@ -246,13 +247,14 @@ class Callback:
 
 # %% ../nbs/02_learner.ipynb #7ea11002
 class Team:
-    "The processes that train together: this one, unless a callback that is a `Team` brings others"
+    "The processes that train together: this one, unless a callback brings others"
     rank,size = 0,1
     def together(self, learn): return nullcontext()   # stands around a fit
     def merged(self, metric): return metric           # a torcheval metric over what all have seen
     def gather(self, o): return [o]                   # what each of them says, by rank
     def agree(self, *ns): return ns                   # of each number, the largest that one of them says
     def on_first(self, f, *args): return f(*args)     # the first does it; what comes of it, all get
+    def own_dice(self): pass                          # from here on, each throws other dice
     def own_dice(self): pass                          # from here on, each throws other dice
 
 # %% ../nbs/02_learner.ipynb #a574ad85
@@ -531,7 +533,8 @@ def metrics_table(history:Sequence)->str:
 # %% ../nbs/02_learner.ipynb #303294fd
 _pid = os.getpid()
 def _display_mode():
-    if IN_NOTEBOOK and os.getpid() == _pid: return 'notebook'   # a process forked off a notebook's can only print
+    # a process that is forked off a notebook's can only print
+    if IN_NOTEBOOK and os.getpid() == _pid: return 'notebook'
     return 'terminal' if getattr(sys.stdout, 'isatty', bool)() else 'log'
 
 class ProgressCB(Callback, order=20):
@@ -1026,7 +1029,9 @@ class GradientAccumulationCB(Callback, order=60):
         check_count('n', n)
         self.n = n
     def before_epoch(self, learn): self.k = self.images = 0
-    def steps(self, learn): return self.k + 1 >= self.n or learn.iter + 1 == learn.n_batches   # does this batch end in a step?
+    def steps(self, learn):
+        "Does this batch end in a step?"
+        return self.k + 1 >= self.n or learn.iter + 1 == learn.n_batches
     def after_loss(self, learn):
         if learn.training: self.loss, learn.loss = learn.loss, learn.loss*len(learn.batch[1])
     def after_backward(self, learn):

@@ -47,7 +47,8 @@ def nfs_for(
     return [first*2**i for i in range(max(2, (max(size) - 1).bit_length() - (stem_stride - 1)))]
 
 # %% ../nbs/08_own.ipynb #e0f9d5a0
-_uses = ((dict(), (8, 4, 4)), (dict(stride=1, ks=5), (8, 8, 8)), (dict(act=False), (8, 4, 4)))   # and the shape that comes out
+# and the shape that comes out
+_uses = ((dict(), (8, 4, 4)), (dict(stride=1, ks=5), (8, 8, 8)), (dict(act=False), (8, 4, 4)))
 
 def check_block(
     name:str, # for the message
@@ -55,17 +56,23 @@ def check_block(
 ):
     "Raise a ValueError unless `block` can stand where `CNN` puts one"
     for kw, want in _uses:
-        call = f"{name!r}: block({', '.join(['4, 8', *(f'{k}={v}' for k,v in kw.items())])}) on a tensor of (2, 4, 8, 8)"
+        call = (f"{name!r}: block({', '.join(['4, 8', *(f'{k}={v}' for k,v in kw.items())])}) "
+            "on a tensor of (2, 4, 8, 8)")
         try:
-            with torch.random.fork_rng(devices=[]): got = tuple(block(4, 8, **kw)(torch.zeros(2, 4, 8, 8)).shape)
-        except Exception as e: raise ValueError(f"blocks: {call} raised {type(e).__name__}: {e}") from e
-        if got != (2, *want): raise ValueError(f"blocks: {call} gave {got}, expected {(2, *want)}; by default a block halves the picture")
+            with torch.random.fork_rng(devices=[]):
+                got = tuple(block(4, 8, **kw)(torch.zeros(2, 4, 8, 8)).shape)
+        except Exception as e:
+            raise ValueError(f"blocks: {call} raised {type(e).__name__}: {e}") from e
+        if got != (2, *want):
+            raise ValueError(f"blocks: {call} gave {got}, expected {(2, *want)}; "
+                "by default a block halves the picture")
 
 # %% ../nbs/08_own.ipynb #2961bd39
 def _held_out():
     "FashionMNIST's training pictures, a tenth of them to compare on"
     dls = fashion_mnist(512)
-    return DataLoaders(dict(zip(('train', 'valid'), dls.splits['train'].split(.1))), bs=512, batch_tfm=dls.batch_tfm)
+    return DataLoaders(dict(zip(('train', 'valid'), dls.splits['train'].split(.1))),
+        bs=512, batch_tfm=dls.batch_tfm)
 
 def _fresh(dls, seed):
     "The same loaders, shuffled by another seed"
@@ -77,73 +84,91 @@ def _for_pictures(dls):
     c_in, *size = dls.splits['train'].images.shape[1:]
     return lambda block: DeeperCNN.kaiming(nfs_for(size), len(dls.classes), block, c_in)
 
+# %% ../nbs/08_own.ipynb #68a5f735
+def _check_comparison(blocks, seeds, net):
+    if not isinstance(blocks, Mapping) or not blocks:
+        raise ValueError(f"blocks: expected a dict of name: block, got {blocks!r}")
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds: expected different whole numbers, got {seeds!r}")
+    for name, block in blocks.items() if net is None else (): check_block(name, block)
+
 # %% ../nbs/08_own.ipynb #6b9d2d0b
 def compare_blocks(
-    blocks:Mapping, # name → block: (c_in, c_out, stride=2, ks=3, act=True) → module, such as `ResidualConvBlock`
-    dls:DataLoaders|None=None, # with a split to compare on; None: FashionMNIST, a tenth of its training pictures held out
+    blocks:Mapping, # name → (c_in, c_out, stride=2, ks=3, act=True) → module
+    dls:DataLoaders|None=None, # None: FashionMNIST, a tenth of its training pictures held out
     n_epochs:int=3, # passes over the training pictures
     lr:float=1e-2, # highest learning rate of the one-cycle schedule
     seeds:Sequence=(0, 1, 2), # of weights and order of the pictures: a run for each block and seed
     net:Callable|None=None, # block → network; None: a `DeeperCNN` as deep as the pictures allow
     **kwargs, # more for `train_1cycle`, such as device
 )->list[dict]: # the records of all runs
-    "Train the same network with each block, on equal terms; prints a table in which all are held against the last"
-    if not isinstance(blocks, Mapping) or not blocks: raise ValueError(f"blocks: expected a dict of name: block, got {blocks!r}")
-    if not seeds or len(set(seeds)) < len(seeds): raise ValueError(f"seeds: expected different whole numbers, got {seeds!r}")
-    for name, block in blocks.items() if net is None else (): check_block(name, block)
+    "Train the same network with each block, on equal terms; a table holds all against the last"
+    _check_comparison(blocks, seeds, net)
     dls, records = _held_out() if dls is None else dls, []
     for seed in seeds:
         for name, block in blocks.items():
             set_seed(seed)
             model = (net or _for_pictures(dls))(block)
             with capture_output(stderr=False):
-                recorder, _ = train_1cycle(model, lr, n_epochs, dls=_fresh(dls, seed), name=name, plot=False, **kwargs)
+                recorder, _ = train_1cycle(model, lr, n_epochs, dls=_fresh(dls, seed),
+                    name=name, plot=False, **kwargs)
             records.append(recorder.learn.record)
             print(f"{name}, seed {seed}: {records[-1]['acc_last']:.2%}", flush=True)
     show_table(comparison_table(records))
     return records
 
 # %% ../nbs/08_own.ipynb #af0106bb
-def _spread(mean, sd, sign=''): return f'{mean:{sign}.2f}' if math.isnan(sd) else f'{mean:{sign}.2f} ± {sd:.2f}'
+def _spread(mean, sd, sign=''):
+    return f'{mean:{sign}.2f}' if math.isnan(sd) else f'{mean:{sign}.2f} ± {sd:.2f}'
 
 def comparison_table(
     records:Sequence, # as `compare_blocks` returns them
 )->str:
-    "Accuracy, mean ± standard deviation over seeds, and the difference to the last one seed by seed, as a Markdown table"
+    "Accuracy, mean ± standard deviation over seeds, and the difference to the last, seed by seed"
     runs = {}
     for r in records: runs.setdefault(r['name'], {})[r['seed']] = r
     *_, (last, base) = runs.items()
-    head = ['block', 'accuracy, %', f'points more than {last}', 'parameters', 'M multiply-adds a picture']
+    head = ['block', 'accuracy, %', f'points more than {last}',
+        'parameters', 'M multiply-adds a picture']
     lines = ['| ' + ' | '.join(head) + ' |', '|--|--:|--:|--:|--:|']
     for name, of in runs.items():
         acc = _spread(*(100*o for o in mean_sd(list(of.values()))))
-        diff = [dict(acc_last=100*(r['acc_last'] - base[s]['acc_last'])) for s,r in of.items() if s in base]
+        diff = [dict(acc_last=100*(r['acc_last'] - base[s]['acc_last']))
+            for s,r in of.items() if s in base]
         r = next(iter(of.values()))
         more = '' if name == last else _spread(*mean_sd(diff), '+')
         lines.append(f"| {name} | {acc} | {more} | {r['params']:,} | {r['mmacs']:.2f} |")
     return '\n'.join(lines)
 
 # %% ../nbs/08_own.ipynb #f30b6fc8
-_split_names = dict(train=('train', 'training'), valid=('valid', 'val', 'validation'), test=('test', 'testing'))
+_split_names = dict(train=('train', 'training'),
+    valid=('valid', 'val', 'validation'), test=('test', 'testing'))
 
-def _subfolders(folder): return sorted(o for o in folder.iterdir() if o.is_dir() and not o.name.startswith(('.', '__')))
+def _subfolders(folder):
+    return sorted(o for o in folder.iterdir() if o.is_dir() and not o.name.startswith(('.', '__')))
 
 def _check_path(path):
     "`path` as a folder, or a DataError that says what to do"
     path = Path(path).expanduser()
     if path.is_dir(): return path
-    if not path.exists(): raise DataError(f"path: there is no folder {path}; expected one with a sub-folder of pictures for each class")
-    if zipfile.is_zipfile(path): what = f"is a zip archive; unpack it first: python -m zipfile -e {path.name} {path.stem}"
+    if not path.exists():
+        raise DataError(f"path: there is no folder {path}; expected one with a "
+            "sub-folder of pictures for each class")
+    if zipfile.is_zipfile(path):
+        what = f"is a zip archive; unpack it first: python -m zipfile -e {path.name} {path.stem}"
     elif tarfile.is_tarfile(path): what = f"is a tar archive; unpack it first: tar -xf {path.name}"
     else: what = "is a file"
-    raise DataError(f"path: expected a folder with a sub-folder of pictures for each class, but {path} {what}")
+    raise DataError("path: expected a folder with a sub-folder of pictures "
+        f"for each class, but {path} {what}")
 
 # %% ../nbs/08_own.ipynb #4a8852cb
 def _files(folder, suffixes, others):
     "All pictures below `folder`; endings of other files are counted in `others`"
     found = []
     for o in sorted(folder.rglob('*')):
-        if any(part.startswith(('.', '__')) for part in o.relative_to(folder).parts) or not o.is_file(): continue
+        if any(part.startswith(('.', '__'))
+                for part in o.relative_to(folder).parts) or not o.is_file():
+            continue
         if o.suffix.lower() in suffixes: found.append(o)
         else: others[o.suffix.lower() or 'no ending'] += 1
     return found
@@ -153,7 +178,9 @@ def _say_others(others): return ', '.join(f'{n} {k}' for k,n in others.most_comm
 def _why_none(folder, others):
     there = f", but {_say_others(others)}" if others else ''
     remedy = "put some there, or remove the folder"
-    if '.heic' in others: remedy = "PIL reads .heic after: pip install pillow-heif; import pillow_heif; pillow_heif.register_heif_opener()"
+    if '.heic' in others:
+        remedy = ("PIL reads .heic after: pip install pillow-heif; import pillow_heif; "
+            "pillow_heif.register_heif_opener()")
     return f"{folder}: the class has no pictures{there}; {remedy}"
 
 # %% ../nbs/08_own.ipynb #788708eb
@@ -165,26 +192,34 @@ def _by_class(folder):
         res[o.name] = _files(o, suffixes, own)
         if not res[o.name]: raise DataError(_why_none(o, own))
         others += own
-    if others: warnings.warn(f"{folder}: left out {_say_others(others)}: these are no pictures by their names, or none that PIL reads")
+    if others:
+        warnings.warn(f"{folder}: left out {_say_others(others)}: these are no pictures by "
+            "their names, or none that PIL reads")
     return res
 
 # %% ../nbs/08_own.ipynb #b2114080
 def _split_folders(path):
     "Split → folder with the classes"
     subs, suffixes = {o.name.lower(): o for o in _subfolders(path)}, picture_suffixes()
-    loose = [o for o in path.iterdir() if o.suffix.lower() in suffixes and o.name[0] != '.' and o.is_file()]
+    loose = [o for o in path.iterdir() if o.suffix.lower() in suffixes
+        and o.name[0] != '.' and o.is_file()]
     if not subs:
         there = f"{len(loose)} pictures lie in it directly" if loose else "it is empty"
-        raise DataError(f"path: expected a sub-folder of pictures for each class in {path}, but {there}")
-    found = {k: next((subs[n] for n in names if n in subs), None) for k,names in _split_names.items()}
+        raise DataError("path: expected a sub-folder of pictures for "
+            f"each class in {path}, but {there}")
+    found = {k: next((subs[n] for n in names if n in subs), None)
+        for k,names in _split_names.items()}
     if not (found['train'] and _subfolders(found['train'])):   # no splits: 'train' may be a class
         if any(found.values()) and all(n in sum(_split_names.values(), ()) for n in subs):
-            raise DataError(f"path: {path} holds {', '.join(subs)}, so we expected train/ with a sub-folder for each class; there is none")
+            raise DataError(f"path: {path} holds {', '.join(subs)}, so we expected train/ with a "
+                "sub-folder for each class; there is none")
         found = dict(train=path)
     found = {k: v for k,v in found.items() if v}
     left = [f'{len(loose)} pictures beside the folders']*bool(loose)
-    if path not in found.values(): left += [f'{o.name}/' for o in subs.values() if o not in found.values()]
-    if 'test' in found and not _subfolders(found['test']): left += [f"{found.pop('test').name}/ (no sub-folders, so no classes)"]
+    if path not in found.values():
+        left += [f'{o.name}/' for o in subs.values() if o not in found.values()]
+    if 'test' in found and not _subfolders(found['test']):
+        left += [f"{found.pop('test').name}/ (no sub-folders, so no classes)"]
     if left: warnings.warn(f"{path}: left out {', '.join(left)}")
     return found
 
@@ -195,24 +230,31 @@ def _check_classes(path, splits):
     if len(train) < 2:
         only = next(iter(train))
         below = _subfolders(path/only) if (path/only).is_dir() else []
-        hint = f"; did you mean {path/only}?" if len(below) > 1 else "; a sub-folder for each class, please"
+        hint = (f"; did you mean {path/only}?" if len(below) > 1
+            else "; a sub-folder for each class, please")
         raise DataError(f"path: expected at least two classes in {path}, got only {only!r}{hint}")
     for k, classes in splits.items():
         unknown, absent = sorted(set(classes) - set(train)), sorted(set(train) - set(classes))
-        if unknown: raise DataError(f"{k}: no training pictures of {', '.join(map(repr, unknown[:5]))}, which a network can't learn then; "
-            f"the classes in train are {', '.join(map(repr, list(train)[:5]))}{', …' if len(train) > 5 else ''}")
-        if absent: warnings.warn(f"{k}: no pictures of {', '.join(map(repr, absent[:5]))}; it says nothing about them")
+        if unknown: raise DataError(f"{k}: no training pictures of "
+            f"{', '.join(map(repr, unknown[:5]))}, which a network can't learn then; the classes "
+            "in train are "
+            f"{', '.join(map(repr, list(train)[:5]))}{', …' if len(train) > 5 else ''}")
+        if absent:
+            warnings.warn(f"{k}: no pictures of {', '.join(map(repr, absent[:5]))}; "
+                "it says nothing about them")
 
 # %% ../nbs/08_own.ipynb #9a66346a
 def find_pictures(
-    path:str|Path, # folder with a sub-folder for each class, or with train/, valid/ and test/ that hold such folders
+    path:str|Path, # a sub-folder for each class, or train/, valid/ and test/ that hold such folders
 )->dict[str, dict[str, list[Path]]]: # split → class → files; only 'train' where there are no splits
     "Which picture belongs to which class, by the names of the folders"
     path = _check_path(path)
     folders = _split_folders(path)
     splits = {k: _by_class(v) for k,v in folders.items()}
     for k,v in splits.items():
-        if not v: raise DataError(f"{folders[k]}: expected a sub-folder of pictures for each class, got none")
+        if not v:
+            raise DataError(f"{folders[k]}: expected a sub-folder of "
+                "pictures for each class, got none")
     _check_classes(folders['train'], splits)
     return splits
 
@@ -223,10 +265,14 @@ def hold_out(
     seed:int=0, # the same seed holds out the same pictures
 )->tuple[dict, dict]: # class → files that stay; class → files held out
     "Hold out a share of every class, at least one picture"
-    if not 0 < frac < 1: raise ValueError(f"valid: expected a share over 0 and under 1, got {frac!r}; try 0.2")
-    draw, stay, out = lambda o: hashlib.blake2b(f'{seed} {o.parent.name}/{o.name}'.encode()).digest(), {}, {}
+    if not 0 < frac < 1:
+        raise ValueError(f"valid: expected a share over 0 and under 1, got {frac!r}; try 0.2")
+    draw, stay, out = lambda o: hashlib.blake2b(
+        f'{seed} {o.parent.name}/{o.name}'.encode()).digest(), {}, {}
     for name, files in classes.items():
-        if len(files) < 2: raise DataError(f"{files[0].parent}: the class has one picture; at least two are needed, to train and to check")
+        if len(files) < 2:
+            raise DataError(f"{files[0].parent}: the class has one picture; "
+                "at least two are needed, to train and to check")
         n, order = min(max(round(frac*len(files)), 1), len(files) - 1), sorted(files, key=draw)
         out[name], stay[name] = sorted(order[:n]), sorted(order[n:])
     return stay, out
@@ -241,13 +287,16 @@ def bad_pictures(
 )->dict[Path, str]: # file → what is wrong with it
     "The pictures below `path` that can't be decoded"
     files = [o for classes in find_pictures(path).values() for v in classes.values() for o in v]
-    with ThreadPoolExecutor(os.cpu_count()) as pool: found = list(pool.map(lambda o: _decode_or_error(o, (32, 32), 3, 'crop'), files))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = list(pool.map(lambda o: _decode_or_error(o, (32, 32), 3, 'crop'), files))
     return {k: str(v) for k,v in zip(files, found) if isinstance(v, DataError)}
 
-def _write_decoded(f, files, decode, shape):
+# %% ../nbs/08_own.ipynb #405d7738
+def _write_decoded(f, files, size, c_in, fit):
     "All pictures into the open file `f`, in numpy's format"
-    np.lib.format.write_array_header_1_0(f, dict(descr='|u1', fortran_order=False, shape=(len(files), *shape)))
-    bad = []
+    np.lib.format.write_array_header_1_0(f,
+        dict(descr='|u1', fortran_order=False, shape=(len(files), c_in, *size)))
+    decode, bad = partial(_decode_or_error, size=size, c_in=c_in, fit=fit), []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for k in range(0, len(files), 64):
             part = list(pool.map(decode, files[k:k + 64]))
@@ -255,7 +304,8 @@ def _write_decoded(f, files, decode, shape):
             if not bad: f.write(torch.stack(part).numpy().tobytes())
     if bad:
         some = '; '.join([*map(str, bad[:3]), *['…']*(len(bad) > 3)])
-        raise DataError(f"{len(bad)} of {len(files)} pictures can't be read: {some}. Mend or remove them; bad_pictures(path) lists them")
+        raise DataError(f"{len(bad)} of {len(files)} pictures can't be read: {some}. "
+            "Mend or remove them; bad_pictures(path) lists them")
 
 # %% ../nbs/08_own.ipynb #05c6f359
 def _map_decoded(file, shape):
@@ -264,6 +314,13 @@ def _map_decoded(file, shape):
     except (OSError, ValueError, EOFError): return None
     return torch.from_numpy(a) if a.dtype == np.uint8 and a.shape == shape else None
 
+# %% ../nbs/08_own.ipynb #ea51eebf
+def _key_and_mark(files, root, about):
+    "What was asked for; and that with each picture's size and time: the name of the pictures' file"
+    facts = [f'{o.relative_to(root)} {(s := o.stat()).st_size} {s.st_mtime_ns}' for o in files]
+    texts = about, '\n'.join([about, *facts])
+    return [hashlib.sha256(o.encode()).hexdigest()[:12] for o in texts]
+
 # %% ../nbs/08_own.ipynb #ab0b3852
 def decode_pictures(
     files:Sequence, # paths of pictures, in order
@@ -271,24 +328,24 @@ def decode_pictures(
     size:Sequence, # height and width, pixels
     c_in:int=3, # channels: 1 gray, 3 RGB
     fit:str='crop', # of other proportions: 'crop' to the centre, or 'squash'
-    cache_dir:str|Path|None=None, # where the decoded pictures are kept; None: $SLOWAI_CACHE or the system's place for caches
+    cache_dir:str|Path|None=None, # where they are kept; None: $SLOWAI_CACHE or the system's place
 )->torch.Tensor: # uint8 (N, c_in, H, W), mapped from a file
     "Pictures as a tensor, decoded at the first call"
-    about = f'{root.resolve()} {tuple(size)} {c_in} {fit}'
-    facts = [f'{o.relative_to(root)} {(s := o.stat()).st_size} {s.st_mtime_ns}' for o in files]
-    key, mark = (hashlib.sha256(o.encode()).hexdigest()[:12] for o in (about, '\n'.join([about, *facts])))
-    folder, shape, decode = _cache_folder(cache_dir), (len(files), c_in, *size), partial(_decode_or_error, size=size, c_in=c_in, fit=fit)
+    key, mark = _key_and_mark(files, root, f'{root.resolve()} {tuple(size)} {c_in} {fit}')
+    folder, shape = _cache_folder(cache_dir), (len(files), c_in, *size)
     file = folder/f'pictures-{key}-{mark}.npy'
     if (x := _map_decoded(file, shape)) is not None: return x
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder/f'pictures-{key}'):
-            if (x := _map_decoded(file, shape)) is not None: return x   # somebody else has been quicker
-            _write_whole(file, math.prod(shape), lambda f: _write_decoded(f, files, decode, shape[1:]))
-            for o in {*folder.glob(f'*pictures-{key}-*')} - {file}: o.unlink(missing_ok=True)   # what the folder held before
+            if (x := _map_decoded(file, shape)) is not None: return x   # somebody was quicker
+            _write_whole(file, math.prod(shape),
+                lambda f: _write_decoded(f, files, size, c_in, fit))
+            for o in {*folder.glob(f'*pictures-{key}-*')} - {file}: o.unlink(missing_ok=True)
         return _map_decoded(file, shape)
     except OSError as e:
-        raise DataError(f"cache_dir: can't write in {folder} ({e.strerror or e}); set $SLOWAI_CACHE to a folder that can be written") from e
+        raise DataError(f"cache_dir: can't write in {folder} ({e.strerror or e}); "
+            "set $SLOWAI_CACHE to a folder that can be written") from e
 
 # %% ../nbs/08_own.ipynb #5d1d6c7c
 @dataclass(frozen=True, eq=False, repr=False)
@@ -297,7 +354,8 @@ class FolderSet(ImageSet):
     files: tuple = ()  # path of each picture
     fit: str = 'crop'  # how pictures of other proportions were brought to their size
     def subset(self, idxs):
-        keep = torch.arange(len(self))[idxs if isinstance(idxs, slice) else torch.as_tensor(idxs).cpu()]
+        keep = torch.arange(len(self))[idxs if isinstance(idxs, slice)
+            else torch.as_tensor(idxs).cpu()]
         return replace(super().subset(idxs), files=tuple(self.files[i] for i in keep.tolist()))
 
 def _check_twins(sets):
@@ -315,42 +373,45 @@ def _check_twins(sets):
 def _check_size(size):
     "`size` as (height, width)"
     hw = (size, size) if isinstance(size, int) else tuple(size)
-    if len(hw) != 2: raise ValueError(f"size: expected a number of pixels or (height, width), got {size!r}")
+    if len(hw) != 2:
+        raise ValueError(f"size: expected a number of pixels or (height, width), got {size!r}")
     for o in hw: check_count('size', o)
     return hw
 
 # %% ../nbs/08_own.ipynb #c7469668
 def load_image_folder(
-    path:str|Path, # folder with a sub-folder for each class, or with train/, valid/ and test/ that hold such folders
+    path:str|Path, # a sub-folder for each class, or train/, valid/ and test/ that hold such folders
     size:int|Sequence=64, # height and width that all pictures get, in pixels
     valid:float=.2, # share of each class to hold out where there is no valid/
     seed:int=0, # of what is held out
     channels:int=3, # 3 RGB, 1 gray
     fit:str='crop', # pictures of other proportions: 'crop' to the centre, or 'squash'
-    cache_dir:str|Path|None=None, # where the decoded pictures are kept; None: $SLOWAI_CACHE or the system's place for caches
+    cache_dir:str|Path|None=None, # where they are kept; None: $SLOWAI_CACHE or the system's place
 )->dict[str, FolderSet]: # 'train', 'valid', and 'test' where there is one
     "Labelled pictures from a folder, uint8 (N, channels, H, W); decoded at the first call"
-    hw, root = _check_size(size), _check_path(path)
-    if channels not in (1, 3): raise ValueError(f"channels: expected 1 (gray) or 3 (RGB), got {channels!r}")
-    pick('fit', fit, _fits)
+    hw, root = _check_size(size), _check_path(path); pick('fit', fit, _fits)
+    if channels not in (1, 3):
+        raise ValueError(f"channels: expected 1 (gray) or 3 (RGB), got {channels!r}")
     found = find_pictures(root)
     if 'valid' not in found: found['train'], found['valid'] = hold_out(found['train'], valid, seed)
     names = tuple(found['train'])
-    rows = {k: [(f, names.index(c)) for c, files in found[k].items() for f in files] for k in ('train', 'valid', 'test') if k in found}
+    rows = {k: [(f, names.index(c)) for c, files in found[k].items() for f in files]
+        for k in ('train', 'valid', 'test') if k in found}
     x = decode_pictures([f for o in rows.values() for f,_ in o], root, hw, channels, fit, cache_dir)
     parts = zip(rows.items(), x.split([len(o) for o in rows.values()]))
-    sets = {k: FolderSet(x, torch.tensor([y for _,y in o]), names, root.resolve().name, 'folder', tuple(f for f,_ in o), fit)
-        for (k, o), x in parts}
+    sets = {k: FolderSet(x, torch.tensor([y for _,y in o]), names, root.resolve().name,
+        'folder', tuple(f for f,_ in o), fit) for (k, o), x in parts}
     _check_twins(sets)
     return sets
 
 # %% ../nbs/08_own.ipynb #222128e5
-augmentations = dict(none=(), flip=(pad_crop_flip,), erase=(pad_crop_flip, random_erasing), trivial=(pad_crop_flip, trivial_augment))
+augmentations = dict(none=(), flip=(pad_crop_flip,), erase=(pad_crop_flip, random_erasing),
+    trivial=(pad_crop_flip, trivial_augment))
 
 class Augment:
     "A training transform: augmented, then normalised"
     def __init__(self,
-        kind:str, # none; flip: shifts and mirror images; erase: these and erased rectangles; trivial: these and TrivialAugment
+        kind:str, # none, flip (with shifts), erase (also rectangles), trivial (TrivialAugment)
         norm:Normalize, # of the training pictures; its mean fills what lies outside of them
     ):
         self.kind,self.steps,self.norm = kind,pick('augment', kind, augmentations),norm
@@ -366,24 +427,28 @@ class Augment:
 
 # %% ../nbs/08_own.ipynb #ba829273
 def image_folder_dls(
-    path:str|Path, # folder with a sub-folder for each class, or with train/, valid/ and test/ that hold such folders
+    path:str|Path, # a sub-folder for each class, or train/, valid/ and test/ that hold such folders
     size:int|Sequence=64, # height and width that all pictures get, in pixels
     bs:int=64, # pictures a batch
-    augment:str='flip', # of `augmentations`: none, flip, erase, trivial; of letters and the like no mirror images: none
+    augment:str='flip', # none, flip, erase, trivial; for letters, which mirrors spoil, none
     seed:int=0, # of the order of the training pictures
     valid:float=.2, # share of each class to hold out where there is no valid/
     device:str|torch.device|None=None, # where the pictures live; None: the best this machine has
     **kwargs, # more for `load_image_folder`: channels, fit, cache_dir
 )->DataLoaders:
-    "A folder of pictures as normalised batches (bs, channels, H, W) and labels; the training part is augmented"
+    "A folder of pictures as normalised batches (bs, channels, H, W); the training part augmented"
     check_count('bs', bs)
-    sets, device = load_image_folder(path, size, valid, **kwargs), torch.device(device or default_device())
+    sets, device = (load_image_folder(path, size, valid, **kwargs),
+        torch.device(device or default_device()))
     n = len(sets['train'])
-    if n < bs: raise ValueError(f"bs: expected at most {n:,}, the number of training pictures, got {bs:,}; try {max(2, n//8)}")
+    if n < bs:
+        raise ValueError(f"bs: expected at most {n:,}, the number of training pictures, "
+            f"got {bs:,}; try {max(2, n//8)}")
     norm = Normalize.from_images(sets['train'].images)
     if device.type != 'cpu': sets = {k: v.to(device) for k,v in sets.items()}
     tfms = {k: Augment(augment, norm) if k == 'train' else norm for k in sets}
-    return DataLoaders(sets, bs, tfms, seed=seed, drop_last=n % bs == 1)   # BatchNorm can't train on a batch of one
+    # BatchNorm can't train on a batch of one
+    return DataLoaders(sets, bs, tfms, seed=seed, drop_last=n % bs == 1)
 
 # %% ../nbs/08_own.ipynb #666775f6
 def plot_confusion_matrix(
@@ -394,14 +459,18 @@ def plot_confusion_matrix(
 ):
     "How many pictures of each class (rows) were given each name (columns)"
     n = len(classes)
-    if probs.shape != (len(labels), n): raise ValueError(f"probs: expected shape {(len(labels), n)}, got {tuple(probs.shape)}")
+    if probs.shape != (len(labels), n):
+        raise ValueError(f"probs: expected shape {(len(labels), n)}, got {tuple(probs.shape)}")
     counts = torch.bincount(labels*n + probs.argmax(1), minlength=n*n).view(n, n)
     if ax is None: ax = plt.subplots(figsize=(min(3 + .35*n, 12),)*2)[1]
-    ax.imshow((counts/counts.sum(1, keepdim=True).clamp(min=1)).numpy(), cmap='Blues', vmin=0, vmax=1)
+    ax.imshow((counts/counts.sum(1, keepdim=True).clamp(min=1)).numpy(),
+        cmap='Blues', vmin=0, vmax=1)
     for i, j in counts.nonzero().tolist() if n <= 30 else ():
         color = 'white' if counts[i, j] > .7*counts[i].sum() else 'black'
         ax.text(j, i, counts[i, j].item(), ha='center', va='center', fontsize=7, color=color)
-    if n <= 60: ax.set_xticks(range(n), classes, rotation=90, fontsize=8); ax.set_yticks(range(n), classes, fontsize=8)
+    if n <= 60:
+        ax.set_xticks(range(n), classes, rotation=90, fontsize=8)
+        ax.set_yticks(range(n), classes, fontsize=8)
     ax.set(xlabel='called', ylabel='is')
     ax.figure.tight_layout()
     return ax
@@ -422,8 +491,11 @@ def plot_top_losses(
     k:int=8, # how many
     ncols:int=8, # pictures in a row
 ):
-    "The pictures whose right name got the least probability: what each was called, how surely, and what it is"
-    if len(probs) != len(data): raise ValueError(f"data: expected {len(probs)} pictures, one for each row of probs, got {len(data)}")
+    "The pictures whose right name got the least probability: what each was called, and what it is"
+    if len(probs) != len(data):
+        raise ValueError(f"data: expected {len(probs)} pictures, "
+            f"one for each row of probs, got {len(data)}")
     idxs, p = top_losses(probs, data.labels.cpu(), k), probs.max(1)
-    titles = [f'{data.classes[p.indices[i]]} {p.values[i]:.0%}\nis {data.classes[data.labels[i]]}' for i in idxs]
+    titles = [f'{data.classes[p.indices[i]]} {p.values[i]:.0%}\nis '
+        f'{data.classes[data.labels[i]]}' for i in idxs]
     show_images(data.images[idxs], titles, ncols=ncols, scale=1.3)

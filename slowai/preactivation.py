@@ -67,8 +67,10 @@ def shrink(
 )->ImageSet: # pictures (N, C, H/k, W/k)
     "Smaller pictures: each pixel the mean of a square"
     check_count('k', k)
-    if any(n % k for n in s.images.shape[2:]): raise ValueError(f"k: expected a divisor of {tuple(s.images.shape[2:])}, got {k}")
-    return replace(s, images=torch.cat([F.avg_pool2d(o.float(), k).round_().byte() for o in s.images.split(chunk)]))
+    if any(n % k for n in s.images.shape[2:]):
+        raise ValueError(f"k: expected a divisor of {tuple(s.images.shape[2:])}, got {k}")
+    return replace(s, images=torch.cat([F.avg_pool2d(o.float(), k).round_().byte()
+        for o in s.images.split(chunk)]))
 
 # %% ../nbs/05_preactivation.ipynb #ca0d2aa6
 def per_class(
@@ -78,10 +80,12 @@ def per_class(
 )->ImageSet: # n × classes pictures, sorted by class
     "The same number of pictures of each class"
     check_count('n', n)
-    order, counts = torch.sort(s.labels, stable=True).indices, torch.bincount(s.labels, minlength=len(s.classes))
+    order, counts = (torch.sort(s.labels, stable=True).indices,
+        torch.bincount(s.labels, minlength=len(s.classes)))
     if counts.min() < skip + n:
         left = max(int(counts.min()) - skip, 0)
-        raise ValueError(f"n: expected at most {left}, got {n}; the smallest class has so many pictures after the {skip} that are skipped")
+        raise ValueError(f"n: expected at most {left}, got {n}; the smallest class has so many "
+            f"pictures after the {skip} that are skipped")
     starts = counts.cumsum(0) - counts
     return s.subset(order[(starts[:, None] + torch.arange(skip, skip + n)).flatten()])
 
@@ -91,18 +95,20 @@ def arena(
     n_train:int=200, # images of each class to train on
     n_held:int=25, # images of each class, of the training set too, to choose by
     k:int=2, # pixels on a side that become one
-)->dict[str, ImageSet]: # 'train', 'valid' (held out of the training set) and 'test' (the evaluation images)
+)->dict[str, ImageSet]: # 'train', 'valid' (held out of it) and 'test' (the evaluation images)
     "Small pictures in three sets that share no row"
     held = per_class(sets['train'], n_held, skip=n_train)
-    held = held.subset(torch.randperm(len(held), generator=torch.Generator().manual_seed(0)))   # a batch is to hold many classes
-    return {name: shrink(o, k) for name,o in dict(train=per_class(sets['train'], n_train), valid=held, test=sets['valid']).items()}
+    # a batch is to hold many classes
+    held = held.subset(torch.randperm(len(held), generator=torch.Generator().manual_seed(0)))
+    return {name: shrink(o, k) for name,o
+        in dict(train=per_class(sets['train'], n_train), valid=held, test=sets['valid']).items()}
 
 # %% ../nbs/05_preactivation.ipynb #2399e007
 @dataclass(frozen=True)
 class Recipe:
     "What is varied in the runs of this page; the defaults are the recipe that fails"
     name: str                    # of the run, in the results
-    net: str = 'pre'             # 'pre', 'post', 'shared' or 'identity' (blocks of this page), 'timm' (resnetv2_18)
+    net: str = 'pre'             # 'pre', 'post', 'shared', 'identity', 'timm' (resnetv2_18)
     shortcut: str = 'raw'        # of 'pre', where channels change: one of `shortcuts`
     tail: str = 'act-norm'       # of 'pre', what follows the last block; or 'norm-act'
     zero_init: bool = False      # the last convolution of each block starts at zero
@@ -132,7 +138,8 @@ class PreactivationVariant(PreactivationResidualConv):
         shortcut:str='raw', # one of `shortcuts`
     ):
         super().__init__(c_in, c_out, stride, ks)
-        if shortcut not in shortcuts: raise ValueError(f"shortcut: expected one of {shortcuts}, got {shortcut!r}")
+        if shortcut not in shortcuts:
+            raise ValueError(f"shortcut: expected one of {shortcuts}, got {shortcut!r}")
         self.shortcut,self.extra = shortcut,c_out - c_in
         if shortcut == 'norm' and self.project: self.id_norm = nn.BatchNorm2d(c_in)
         if shortcut == 'frozen': self.id_conv.requires_grad_(False)
@@ -147,14 +154,15 @@ def identity(self:PreactivationVariant, x):
 
 @patch
 def forward(self:PreactivationVariant, x):
-    if self.shortcut != 'shared' or not self.project: return self.conv_b(self.conv_a(x)) + self.identity(x)
+    if self.shortcut != 'shared' or not self.project:
+        return self.conv_b(self.conv_a(x)) + self.identity(x)
     h = self.conv_a.act(self.conv_a.norm(x))
     return self.conv_b(nn.Conv2d.forward(self.conv_a, h)) + self.identity(h)
 
 # %% ../nbs/05_preactivation.ipynb #5f24eaeb
 class LeanPreactivationBlock(nn.Module):
-    """The branch of a pre-activation block, and nothing that never runs ([He et al.](https://arxiv.org/abs/1603.05027)); a subclass
-    says in `identity(x, h)` what is added to it"""
+    """The branch of a pre-activation block ([He et al.](https://arxiv.org/abs/1603.05027)), nothing
+    idle; a subclass says in `identity(x, h)` what is added to it"""
     def __init__(self,
         c_in:int, # channels of the input (N, c_in, H, W)
         c_out:int, # channels of the output (N, c_out, ⌈H/stride⌉, ⌈W/stride⌉)
@@ -163,7 +171,8 @@ class LeanPreactivationBlock(nn.Module):
     ):
         super().__init__()
         if stride not in (1, 2):
-            raise ValueError(f"stride: expected 1 or 2, got {stride!r}; the identity path only knows how to keep or to halve")
+            raise ValueError(f"stride: expected 1 or 2, got {stride!r}; the identity path "
+                "only knows how to keep or to halve")
         conv = partial(nn.Conv2d, kernel_size=ks, padding=ks//2, bias=False)
         self.norm_a,self.conv_a = nn.BatchNorm2d(c_in),conv(c_in, c_out)
         self.norm_b,self.conv_b = nn.BatchNorm2d(c_out),conv(c_out, c_out, stride=stride)
@@ -175,7 +184,7 @@ class LeanPreactivationBlock(nn.Module):
 
 # %% ../nbs/05_preactivation.ipynb #a959320d
 class SharedPreactivationBlock(LeanPreactivationBlock):
-    "Pre-activation whose first norm and activation also feed the projection ([He et al.](https://arxiv.org/abs/1603.05027), figure 4e)"
+    "Pre-activation that feeds the projection ([He et al.](https://arxiv.org/abs/1603.05027), 4e)"
     def __init__(self, c_in, c_out, stride=2, ks=3):
         super().__init__(c_in, c_out, stride, ks)
         self.project = nn.Conv2d(c_in, c_out, 1, bias=False) if c_in != c_out else None
@@ -187,13 +196,14 @@ class SharedPreactivationBlock(LeanPreactivationBlock):
 def init_branch_weights(
     module:nn.Module, # called by `model.apply(init_branch_weights)` on every part
 ):
-    "As `init_stream_weights`; the branches of a `LeanPreactivationBlock` Kaiming-normal, by the leak before them"
+    "As `init_stream_weights`; branches of a `LeanPreactivationBlock` by the leak before them"
     if isinstance(module, LeanPreactivationBlock):
-        for conv in (module.conv_a, module.conv_b): init.kaiming_normal_(conv.weight, a=module.act.a)
+        for conv in (module.conv_a, module.conv_b):
+            init.kaiming_normal_(conv.weight, a=module.act.a)
     else: init_stream_weights(module)
 
 class SharedPreactivationResNet(TinyImageResNet):
-    "The network for Tiny ImageNet of such blocks, with norm and activation after the last stack; every parameter is used"
+    "Such blocks for Tiny ImageNet, norm and activation after the last stack; no idle parameter"
     block,last = SharedPreactivationBlock,'lin_norm'
     def add_ending(self, c): self.conv_norm,self.conv_act = nn.BatchNorm2d(c),GeneralReLU()
 
@@ -208,14 +218,16 @@ def kaiming(cls:SharedPreactivationResNet, *args, **kwargs):
 def _network(r, n_outputs):
     if r.net == 'timm':   # as wide as makes it cost as many multiply-adds as ours
         n = int(224*r.width)
-        return timm.create_model('resnetv2_18', num_classes=n_outputs, stem_chs=n, channels=(n, 2*n, 4*n, 8*n))
+        return timm.create_model('resnetv2_18', num_classes=n_outputs,
+            stem_chs=n, channels=(n, 2*n, 4*n, 8*n))
     sizes = tiny_sizes(r.width, r.depth)
     if r.net == 'post': return TinyImageResNet.kaiming(*sizes, n_outputs)
     if r.net == 'shared': return SharedPreactivationResNet.kaiming(*sizes, n_outputs)
     if r.net == 'identity': return IdentityPreactivationResNet.kaiming(*sizes, n_outputs)
     class Variant(TinyImagePreactivationResNet):
         block = staticmethod(partial(PreactivationVariant, shortcut=r.shortcut))
-        add_ending = (SharedPreactivationResNet if r.tail == 'norm-act' else TinyImagePreactivationResNet).add_ending
+        add_ending = (SharedPreactivationResNet if r.tail == 'norm-act'
+            else TinyImagePreactivationResNet).add_ending
     return Variant.kaiming(*sizes, n_outputs)
 
 # %% ../nbs/05_preactivation.ipynb #56e45a32
@@ -226,8 +238,10 @@ def build(
     "The network of a recipe, with its first weights"
     for k in ('epochs', 'bs'): check_count(k, getattr(r, k))
     nets = 'pre', 'post', 'shared', 'identity', 'timm'
-    for k,v in dict(net=nets, tail=('act-norm', 'norm-act'), opt=('AdamW', 'SGD'), shortcut=shortcuts).items():
-        if getattr(r, k) not in v: raise ValueError(f"{k}: expected one of {v}, got {getattr(r, k)!r}")
+    for k,v in dict(net=nets, tail=('act-norm', 'norm-act'),
+            opt=('AdamW', 'SGD'), shortcut=shortcuts).items():
+        if getattr(r, k) not in v:
+            raise ValueError(f"{k}: expected one of {v}, got {getattr(r, k)!r}")
     model = _network(r, n_outputs)
     for m in model.modules():
         if isinstance(m, nn.modules.batchnorm._BatchNorm): m.momentum = r.momentum
@@ -240,8 +254,11 @@ def _optimizer(r, params, lr):
     "Matrices and convolutions in one group; biases, scales and shifts in another"
     params = list(params)
     groups = [dict(params=[p for p in params if p.dim() > 1]),
-              dict(params=[p for p in params if p.dim() < 2], weight_decay=r.decay if r.decay_norms else 0.)]
-    if r.opt == 'SGD': return torch.optim.SGD(groups, lr, momentum=.9, nesterov=True, weight_decay=r.decay, fused=True)
+              dict(params=[p for p in params if p.dim() < 2],
+              weight_decay=r.decay if r.decay_norms else 0.)]
+    if r.opt == 'SGD':
+        return torch.optim.SGD(groups, lr, momentum=.9, nesterov=True,
+            weight_decay=r.decay, fused=True)
     return torch.optim.AdamW(groups, lr, eps=1e-5, weight_decay=r.decay, fused=True)
 
 # %% ../nbs/05_preactivation.ipynb #81be3f9d
@@ -258,7 +275,8 @@ class ProbeCB(Callback, order=46):
         layers = list(getattr(learn.model, 'layers', []))
         self.stacks = [m for m in layers if isinstance(m, StackableResidualConvBlock)]
         hook = lambda m, f, i: self.hooks.append(Hook(m, partial(f, i)))
-        for i,m in enumerate(layers[:1] + self.stacks if self.stacks else []): hook(m, self._stream, i)
+        for i,m in enumerate(layers[:1] + self.stacks if self.stacks else []):
+            hook(m, self._stream, i)
         for i,s in enumerate(self.stacks):
             hook(s[-1].conv_b, self._branch, i); hook(s[-1], self._block, i)
             for m in s.modules():
@@ -273,7 +291,8 @@ def cleanup_fit(self:ProbeCB, learn):
 @patch
 def before_batch(self:ProbeCB, learn):
     k, due = len(self.stacks), learn.training and self.n % self.every == 0
-    self.now = dict(stream=[0.]*(k + 1), share=[0.]*k, lag=[[] for _ in range(k)]) if k and due else None
+    self.now = (dict(stream=[0.]*(k + 1), share=[0.]*k, lag=[[] for _ in range(k)])
+        if k and due else None)
 
 @patch
 def _stream(self:ProbeCB, i, hook, m, inp, out):
@@ -288,7 +307,8 @@ def _branch(self:ProbeCB, i, hook, m, inp, out):
 def _block(self:ProbeCB, i, hook, m, inp, out):
     if not self.now: return
     with torch.no_grad():   # after a post-activation block the sum is no longer to be seen
-        skip = m.identity(inp[0]).float() if isinstance(m, ResidualConvBlock) else out.float() - self.branch
+        skip = (m.identity(inp[0]).float() if isinstance(m, ResidualConvBlock)
+            else out.float() - self.branch)
         b, s = self.branch.std().item(), skip.std().item()
     self.now['share'][i],self.branch = b/(b + s) if b + s else 0.,None
 
@@ -299,7 +319,9 @@ def _lag(self:ProbeCB, i, hook, m, inp, out):
     self.now['lag'][i].append((.5*(var/(m.running_var + m.eps)).log()).abs().mean().item())
 
 # %% ../nbs/05_preactivation.ipynb #ebe2ea24
-def _norm(tensors): return math.sqrt(sum(float(t.detach().float().square().sum()) for t in tensors if t is not None))
+def _norm(tensors):
+    return math.sqrt(sum(float(t.detach().float().square().sum())
+        for t in tensors if t is not None))
 
 def _named(stack, *ends): return [p for k,p in stack.named_parameters() if k.endswith(ends)]
 
@@ -311,9 +333,11 @@ def after_backward(self:ProbeCB, learn):
     row['lag'] = [sum(o)/len(o) for o in row['lag']]
     row['grad'] = [_norm(p.grad for p in s.parameters()) for s in self.stacks]
     row['branch_weight'] = [_norm(_named(s[-1], 'conv_b.weight')) for s in self.stacks]
-    row['shortcut_weight'] = [_norm(_named(s[0], 'id_conv.weight', 'project.weight')) for s in self.stacks]
+    row['shortcut_weight'] = [_norm(_named(s[0], 'id_conv.weight', 'project.weight'))
+        for s in self.stacks]
     rounded = {k: [float(f'{o:.4g}') for o in v] for k,v in row.items()}
-    self.rows.append(dict(step=step, lr=learn.opt.param_groups[0]['lr'], loss=learn.loss.item(), **rounded))
+    self.rows.append(dict(step=step, lr=learn.opt.param_groups[0]['lr'],
+        loss=learn.loss.item(), **rounded))
 
 # %% ../nbs/05_preactivation.ipynb #521bed5f
 def _zeros(m, inp, out): return torch.zeros_like(out)
@@ -325,7 +349,8 @@ def without_branches(
 ):
     "Inside, the blocks of one stack consist of their shortcuts only"
     stacks = [m for m in model.layers if isinstance(m, StackableResidualConvBlock)]
-    if not 0 <= stack < len(stacks): raise ValueError(f"stack: expected 0 to {len(stacks) - 1}, got {stack!r}")
+    if not 0 <= stack < len(stacks):
+        raise ValueError(f"stack: expected 0 to {len(stacks) - 1}, got {stack!r}")
     hooks = [block.conv_b.register_forward_hook(_zeros) for block in stacks[stack]]
     try: yield model
     finally:
@@ -341,14 +366,24 @@ def crop_flip(
 def _acc_without(model, stack, batches):
     with without_branches(model, stack): return evaluate(model, batches)['acc']
 
+# %% ../nbs/05_preactivation.ipynb #ec98d0c1
+def _callbacks(r, steps, probe, streams):
+    sched = BatchSchedulerCB(lr_scheduler.OneCycleLR, max_lr=r.lr,
+        total_steps=steps, pct_start=r.warmup)
+    cbs = [DeviceCB(), MetricsCB(MulticlassAccuracy()), sched, ChannelsLastCB(), probe]
+    if r.net != 'timm': cbs.append(streams)
+    if not r.fp32: cbs.append(MixedPrecisionCB())
+    if r.clip is not None: cbs.append(GradientClipCB(r.clip))
+    return cbs
+
 # %% ../nbs/05_preactivation.ipynb #28fce246
 def run_recipe(
     r:Recipe, # what to run
     seed:int=0, # of weights, order and augmentation
-    sets:Mapping|None=None, # 'train', 'valid' and 'test', as `arena` makes them; None: `arena` of Tiny ImageNet
+    sets:Mapping|None=None, # as `arena` makes them; None: `arena` of Tiny ImageNet
     n_probes:int=24, # looks inside, spread over the run
     augment:Callable=crop_flip, # of training batches, images uint8 (N, 3, H, W) to float32
-)->tuple[dict, nn.Module]: # the record, with what was seen as 'probes', 'streams' and 'without'; the trained network
+)->tuple[dict, nn.Module]: # the record, with 'probes', 'streams' and 'without'; the trained network
     "Train one recipe"
     sets = arena(load_tiny_imagenet()) if sets is None else sets
     set_seed(seed)
@@ -356,15 +391,15 @@ def run_recipe(
     dls = get_imagenet_dls(r.bs, augment, sets={k: sets[k] for k in ('train', 'valid')}, seed=seed)
     steps = len(dls['train'])*r.epochs
     probe, streams = ProbeCB(max(steps//n_probes, 1)), StreamCB(max(len(dls['valid'])//4, 1))
-    sched = BatchSchedulerCB(lr_scheduler.OneCycleLR, max_lr=r.lr, total_steps=steps, pct_start=r.warmup)
-    cbs = [DeviceCB(), MetricsCB(MulticlassAccuracy()), sched, ChannelsLastCB(), probe, *([] if r.net == 'timm' else [streams])]
-    cbs += [*([] if r.fp32 else [MixedPrecisionCB()]), *([] if r.clip is None else [GradientClipCB(r.clip)])]
-    said = {k: v for k,v in asdict(r).items() if k != 'bs'} | dict(augment=augment.__name__)   # the loaders say what bs is
-    learn = TrainLearner(model, dls, F.cross_entropy, lr=r.lr, cbs=[*cbs, RecordCB(quiet=True, **said)], opt_func=partial(_optimizer, r))
+    cbs = _callbacks(r, steps, probe, streams)
+    said = {k: v for k,v in asdict(r).items() if k != 'bs'}   # the loaders say what bs is
+    cbs.append(RecordCB(quiet=True, **said, augment=augment.__name__))
+    learn = TrainLearner(model, dls, F.cross_entropy, r.lr, cbs, partial(_optimizer, r))
     learn.fit(r.epochs)
     final = evaluate(model, get_imagenet_dls(512, sets=dict(train=test, valid=test))['valid'])
     cut = [_acc_without(model, i, dls['valid']) for i in range(len(probe.stacks))]
-    seen = dict(test_acc=final['acc'], test_loss=final['loss'], probes=probe.rows, streams=streams.rows, without=cut)
+    seen = dict(test_acc=final['acc'], test_loss=final['loss'], probes=probe.rows,
+        streams=streams.rows, without=cut)
     return learn.record | seen, model
 
 # %% ../nbs/05_preactivation.ipynb #e3ef6aa9
@@ -375,7 +410,8 @@ def _at(lr, *recipes): return [replace(r, name=f'{r.name}, lr {lr:g}', lr=lr) fo
 
 experiments = [failing, post, shared, *_at(.4, failing, post)]
 experiments += [r for lr in (.03, .01, .003) for r in _at(lr, failing, post, shared)]
-experiments += [replace(r, name=f'{r.name}, 8 epochs', epochs=8) for r in (failing, post)]   # as many steps as the full run
+# as many steps as the full run
+experiments += [replace(r, name=f'{r.name}, 8 epochs', epochs=8) for r in (failing, post)]
 
 # %% ../nbs/05_preactivation.ipynb #452cc0ed
 changes = {
@@ -395,26 +431,30 @@ changes = {
 
 single = [replace(failing, name=name, **change) for name,change in changes.items()]
 experiments += [*single, replace(failing, name='pad shortcut, 8 epochs', shortcut='pad', epochs=8)]
-experiments += _at(.01, *(r for r in single if r.name in ('norm shortcut', 'pad shortcut', 'norm-act tail', 'zero init')))
+experiments += _at(.01, *(r for r in single
+    if r.name in ('norm shortcut', 'pad shortcut', 'norm-act tail', 'zero init')))
 
 # %% ../nbs/05_preactivation.ipynb #ce4c1621
 repaired = Recipe('repaired', net='identity', lr=.01)
 timm_net = Recipe('timm resnetv2_18', net='timm', lr=.01)
 experiments += [repaired, *_at(.1, repaired), *_at(.03, repaired), timm_net]
 experiments += [replace(failing, name='failing, an eighth of the width', width=.125)]
-experiments += [replace(r, name=f'{r.name}, twice as deep', depth=2, lr=.01) for r in (post, repaired)]
+experiments += [replace(r, name=f'{r.name}, twice as deep', depth=2, lr=.01)
+    for r in (post, repaired)]
 
 # %% ../nbs/05_preactivation.ipynb #2682f9ab
 class IdentityPreactivationBlock(LeanPreactivationBlock):
-    """Pre-activation ([He et al.](https://arxiv.org/abs/1603.05027)) beside a path that learns nothing: zeros for new channels
-    ([option A](https://arxiv.org/abs/1512.03385))"""
+    """Pre-activation ([He et al.](https://arxiv.org/abs/1603.05027)) beside a path that learns
+    nothing: zeros for new channels ([option A](https://arxiv.org/abs/1512.03385))"""
     def __init__(self,
         c_in:int, # channels of the input (N, c_in, H, W)
         c_out:int, # channels of the output (N, c_out, ⌈H/stride⌉, ⌈W/stride⌉), at least c_in
         stride:int=2, # 1 or 2
         ks:int=3, # kernel size, odd
     ):
-        if c_out < c_in: raise ValueError(f"c_out: expected at least c_in = {c_in}, got {c_out}; the identity path can only add channels")
+        if c_out < c_in:
+            raise ValueError(f"c_out: expected at least c_in = {c_in}, got {c_out}; "
+                "the identity path can only add channels")
         super().__init__(c_in, c_out, stride, ks)
         self.extra = c_out - c_in
     def identity(self, x, h):
@@ -422,7 +462,7 @@ class IdentityPreactivationBlock(LeanPreactivationBlock):
         return F.pad(self.halved(x), (0, 0, 0, 0, 0, self.extra)) if self.extra else self.halved(x)
 
 class IdentityPreactivationResNet(SharedPreactivationResNet):
-    "The network for Tiny ImageNet of such blocks, with activation and norm after the last stack; every parameter is used"
+    "Such blocks for Tiny ImageNet, activation and norm after the last stack; no idle parameter"
     block = IdentityPreactivationBlock
     def add_ending(self, c): self.conv_act,self.conv_norm = GeneralReLU(),nn.BatchNorm2d(c)
 
@@ -438,4 +478,5 @@ def get_identity_model(
 
 # %% ../nbs/05_preactivation.ipynb #bd4c8f60
 full_size = [replace(r, name=f'{r.name}, full size', width=1., epochs=25, bs=512)
-             for r in (failing, post, *(o for lr in (.01, .003, .001) for o in _at(lr, post, repaired)))]
+             for r in (failing, post,
+             *(o for lr in (.01, .003, .001) for o in _at(lr, post, repaired)))]

@@ -46,7 +46,8 @@ from .learner import lr_find  # noqa: F401 (part of this page's tools, and used 
 
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #432acda0
 tiny_mean, tiny_std = (.4802, .4481, .3975), (.2764, .2689, .2816)
-mean_color = tuple(round(255*o) for o in tiny_mean)   # fills what lies outside of a picture, and is 0 after normalisation
+# fills what lies outside of a picture, and is 0 after normalisation
+mean_color = tuple(round(255*o) for o in tiny_mean)
 _normalize = Normalize(tiny_mean, tiny_std)
 
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #0bba8c8a
@@ -67,9 +68,10 @@ def _framed(x, rows, cols, fill):
     return out
 
 def _cut(x, which, top, left, h, w):
-    "An (h, w) piece of each image `which` (N,) of `x`, from row `top` (N,) and column `left` (N,); one of them may be 0"
+    "An (h, w) piece of each image `which` of `x`, from row `top` and column `left`, (N,) or 0"
     n, (_, c, H, W) = len(which), x.shape
-    starts = (which.view(n, 1, 1)*c + torch.arange(c, device=x.device).view(c, 1))*H*W + (top*W + left).view(n, 1, 1)
+    starts = ((which.view(n, 1, 1)*c + torch.arange(c, device=x.device).view(c, 1))*H*W
+        + (top*W + left).view(n, 1, 1))
     starts = starts + torch.arange(h, device=x.device)*W
     rows = x.view(-1).as_strided((x.numel() - w + 1, w), (1, 1))   # every run of w bytes
     return rows.index_select(0, starts.view(-1)).view(n, c, h, w)
@@ -88,7 +90,8 @@ def pad_crop_flip(
     order = torch.cat([stay, turn])
     x = x.index_select(0, order)
     x[len(stay):] = x[len(stay):].flip(3)
-    return _cut(_framed(x, pad, pad, fill), order.argsort(), top, left, h, w)   # argsort: back into the old order
+    # argsort: back into the old order
+    return _cut(_framed(x, pad, pad, fill), order.argsort(), top, left, h, w)
 
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #8634806b
 def random_erasing(
@@ -106,32 +109,42 @@ def random_erasing(
     fits = (h < H) & (w < W) & (torch.rand(n, 1, device=x.device) < p)
     first = fits.byte().argmax(1, keepdim=True)
     h, w = (o.gather(1, first)*fits.any(1, keepdim=True) for o in (h, w))
-    top, left = ((torch.rand(n, 1, device=x.device)*(full - o + 1)).floor() for full, o in ((H, h), (W, w)))
-    inside = lambda size, start, length: (k := torch.arange(size, device=x.device)).ge(start) & k.lt(start + length)
-    return torch.where((inside(H, top, h)[:, :, None] & inside(W, left, w)[:, None])[:, None], _fill(x, fill), x)
+    top, left = ((torch.rand(n, 1, device=x.device)*(full - o + 1)).floor()
+        for full, o in ((H, h), (W, w)))
+    def inside(size, start, length):
+        k = torch.arange(size, device=x.device)
+        return k.ge(start) & k.lt(start + length)
+    return torch.where((inside(H, top, h)[:, :, None] & inside(W, left, w)[:, None])[:, None],
+        _fill(x, fill), x)
 
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #af99c027
 def _warp(x, fill=mean_color, a=1., b=0., c=0., d=0., e=1., f=0.):
-    "Each pixel from (a·x + b·y + c, d·x + e·y + f), in coordinates from the centre; parameters are numbers or tensors (N,)"
+    "Each pixel from (a·x + b·y + c, d·x + e·y + f), seen from the centre; numbers or tensors (N,)"
     n, ch, h, w = x.shape
-    X, Y = torch.arange(w, device=x.device) - (w - 1)/2, (torch.arange(h, device=x.device) - (h - 1)/2)[:, None]
+    X, Y = (torch.arange(w, device=x.device) - (w - 1)/2,
+        (torch.arange(h, device=x.device) - (h - 1)/2)[:, None])
     a, b, c, d, e, f = (o.view(-1, 1, 1) if torch.is_tensor(o) else o for o in (a, b, c, d, e, f))
     col = (a*X + b*Y + (c + (w - 1)/2)).round().clamp(-1, w)   # -1 and w are the frame
     row = (d*X + e*Y + (f + (h - 1)/2)).round().clamp(-1, h)
     i = ((row + 1)*(w + 2) + col + 1).long().expand(n, h, w).reshape(n, 1, h*w).expand(n, ch, h*w)
     return _framed(x, 1, 1, fill).view(n, ch, -1).gather(2, i).view(n, ch, h, w)
 
-def _rotate(x, m, fill=mean_color): return _warp(x, fill, (c := m.deg2rad().cos()), -(s := m.deg2rad().sin()), 0., s, c)
+def _rotate(x, m, fill=mean_color):
+    return _warp(x, fill, (c := m.deg2rad().cos()), -(s := m.deg2rad().sin()), 0., s, c)
 
 _far = 32   # pixels that a translation moves at the most
 def _each(x): return torch.arange(len(x), device=x.device)
-def _translate_x(x, m, fill=mean_color): return _cut(_framed(x, 0, _far, fill), _each(x), 0, _far - m.long(), *x.shape[2:])
-def _translate_y(x, m, fill=mean_color): return _cut(_framed(x, _far, 0, fill), _each(x), _far - m.long(), 0, *x.shape[2:])
+def _translate_x(x, m, fill=mean_color):
+    return _cut(_framed(x, 0, _far, fill), _each(x), 0, _far - m.long(), *x.shape[2:])
+def _translate_y(x, m, fill=mean_color):
+    return _cut(_framed(x, _far, 0, fill), _each(x), _far - m.long(), 0, *x.shape[2:])
 
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #01ce1994
-def _bytes(x): return x.short().clamp_(0, 255).byte()   # by way of 16 bits: from float to byte torch goes number by number
+# by way of 16 bits: from float to byte torch goes number by number
+def _bytes(x): return x.short().clamp_(0, 255).byte()
 
-def _blend(x, other, m): return _bytes((x*(1 + m.view(-1, 1, 1, 1))).sub_(other*m.view(-1, 1, 1, 1)))
+def _blend(x, other, m):
+    return _bytes((x*(1 + m.view(-1, 1, 1, 1))).sub_(other*m.view(-1, 1, 1, 1)))
 
 def _gray(x): return (.2989*x[:, :1] + .587*x[:, 1:2] + .114*x[:, 2:]).floor_()
 
@@ -142,7 +155,8 @@ def _contrast(x, m): return _blend(x, _gray(x).mean((2, 3), keepdim=True), m)
 def _sharpness(x, m):
     y = x.float()
     s = (y[:, :, :-2] + y[:, :, 1:-1]).add_(y[:, :, 2:])
-    s = (s[..., :-2] + s[..., 1:-1]).add_(s[..., 2:]).add_(y[:, :, 1:-1, 1:-1], alpha=4)   # the centre counts five times
+    # the centre counts five times
+    s = (s[..., :-2] + s[..., 1:-1]).add_(s[..., 2:]).add_(y[:, :, 1:-1, 1:-1], alpha=4)
     y[:, :, 1:-1, 1:-1] = s.div_(13).round_()                             # the margin stays
     return _blend(x, y, m)
 
@@ -158,18 +172,21 @@ def _autocontrast(x, m):
 
 def _equalize(x, m):
     v = x.flatten(2).long()
-    hist = torch.zeros(*v.shape[:2], 256, dtype=torch.long, device=x.device).scatter_add_(2, v, torch.ones_like(v))
+    hist = torch.zeros(*v.shape[:2], 256, dtype=torch.long, device=x.device).scatter_add_(2,
+        v, torch.ones_like(v))
     last = hist.gather(2, v.amax(2, keepdim=True))   # of the brightest value that occurs
     step = (v.shape[2] - last)//255
     table = ((hist.cumsum(2) - hist + step//2)//step.clamp(min=1)).clamp_(0, 255)
-    table = torch.where(step == 0, torch.arange(256, device=x.device), table).byte()   # too few values: left as they are
+    # too few values: left as they are
+    table = torch.where(step == 0, torch.arange(256, device=x.device), table).byte()
     return table.gather(2, v).view_as(x)
 
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #93274ae2
 def _shear_x(x, m, fill=mean_color): return _warp(x, fill, b=m, c=m*x.shape[2]/2)
 def _shear_y(x, m, fill=mean_color): return _warp(x, fill, d=m, f=m*x.shape[3]/2)
 
-_moving = ('ShearX', 'ShearY', 'TranslateX', 'TranslateY', 'Rotate')   # these also take the colour that comes in from outside
+# these also take the colour that comes in from outside
+_moving = ('ShearX', 'ShearY', 'TranslateX', 'TranslateY', 'Rotate')
 _trivial = {   # name: (function of images and strengths, 31 strengths, has a sign)
     'Identity': (lambda x, m: x, torch.zeros(31), False),
     'ShearX': (_shear_x, torch.linspace(0, .99, 31), True),
@@ -191,12 +208,13 @@ def trivial_augment(
     x:torch.Tensor, # images uint8 (N, 3, H, W), left as they are
     fill:Sequence=mean_color, # a byte, 0 … 255, for each channel
 )->torch.Tensor: # uint8 (N, 3, H, W)
-    "TrivialAugmentWide ([Müller and Hutter](https://arxiv.org/abs/2103.10158)): one operation and strength for each image"
+    "One operation and strength for each image ([TrivialAugment](https://arxiv.org/abs/2103.10158))"
     op, strength = torch.randint(len(_trivial), (len(x),)), torch.randint(31, (len(x),))
     sign = torch.randint(2, (len(x),))*2 - 1
     order = op.argsort()   # images with the same operation side by side, and a slice each
     out, start = x.index_select(0, order.to(x.device)), 0
-    for (k, (f, strengths, signed)), i in zip(_trivial.items(), order.split(op.bincount(minlength=len(_trivial)).tolist()), strict=True):
+    for (k, (f, strengths, signed)), i in zip(_trivial.items(),
+            order.split(op.bincount(minlength=len(_trivial)).tolist()), strict=True):
         part, more = out[start:start + len(i)], (fill,) if k in _moving else ()
         m = strengths[strength[i]]*(sign[i] if signed else 1)
         if len(i): part.copy_(f(part, m.to(x.device), *more))
@@ -219,7 +237,7 @@ def preprocess_and_trivial_augment(
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #8b5a50fd
 def get_imagenet_dls(
     bs:int=512, # images a batch
-    training_preprocessor:Callable=preprocess, # images uint8 (N, 3, 64, 64) → float, on the training split only
+    training_preprocessor:Callable=preprocess, # uint8 (N, 3, 64, 64) → float, training only
     *,
     path:str|Path|None=None, # where to look first; see `load_tiny_imagenet`
     sets:Mapping|None=None, # 'train' and 'valid' that are loaded already
@@ -229,10 +247,13 @@ def get_imagenet_dls(
     "Tiny ImageNet as normalised batches (B, 3, 64, 64) and labels"
     check_count('bs', bs)
     if not callable(training_preprocessor):
-        raise TypeError(f"training_preprocessor: expected a function such as preprocess_and_trivial_augment, got {training_preprocessor!r}")
-    sets, device = load_tiny_imagenet(path) if sets is None else sets, torch.device(device or default_device())
+        raise TypeError("training_preprocessor: expected a function such as "
+            f"preprocess_and_trivial_augment, got {training_preprocessor!r}")
+    sets, device = (load_tiny_imagenet(path) if sets is None else sets,
+        torch.device(device or default_device()))
     if device.type != 'cpu': sets = {k: v.to(device) for k,v in sets.items()}
-    tfms = {k: training_preprocessor if k == 'train' else _normalize for k in sets}   # three channels: the same as `preprocess`
+    # three channels: the same as `preprocess`
+    tfms = {k: training_preprocessor if k == 'train' else _normalize for k in sets}
     return DataLoaders(sets, bs=bs, seed=seed, batch_tfm=tfms)
 
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #9a740160
@@ -248,11 +269,12 @@ class StackableResidualConvBlock(nn.Sequential):
         conv_cls:Callable=ResidualConvBlock, # (c_in, c_out, stride=) → module
     ):
         _check_blocks(n_blocks)
-        super().__init__(*(conv_cls(c_out if i else c_in, c_out, stride=2 if i == n_blocks - 1 else 1) for i in range(n_blocks)))
+        super().__init__(*(conv_cls(c_out if i else c_in, c_out,
+            stride=2 if i == n_blocks - 1 else 1) for i in range(n_blocks)))
 
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #91bd7d5c
 class PreactivationConv(nn.Conv2d):
-    "BatchNorm2d, GeneralReLU, then a convolution with a bias ([He et al.](https://arxiv.org/abs/1603.05027))"
+    "Norm, GeneralReLU, convolution with bias ([He et al.](https://arxiv.org/abs/1603.05027))"
     def __init__(self,
         c_in:int, # channels of the input (N, c_in, H, W)
         c_out:int, # channels of the output (N, c_out, ⌈H/stride⌉, ⌈W/stride⌉)
@@ -261,7 +283,8 @@ class PreactivationConv(nn.Conv2d):
     ):
         for k,v in dict(c_in=c_in, c_out=c_out, stride=stride).items(): check_count(k, v)
         if not isinstance(ks, int) or ks < 1 or ks % 2 == 0:
-            raise ValueError(f"ks: expected an odd kernel size of at least 1, got {ks!r}; 'same' padding needs a middle")
+            raise ValueError(f"ks: expected an odd kernel size of at least 1, got {ks!r}; "
+                "'same' padding needs a middle")
         super().__init__(c_in, c_out, ks, stride=stride, padding=ks//2)
         self.norm,self.act = nn.BatchNorm2d(c_in), GeneralReLU()
     def forward(self, x): return super().forward(self.act(self.norm(x)))
@@ -277,10 +300,12 @@ class PreactivationResidualConv(nn.Module):
     ):
         super().__init__()
         if stride not in (1, 2):
-            raise ValueError(f"stride: expected 1 or 2, got {stride!r}; the identity path only knows how to keep or to halve")
+            raise ValueError(f"stride: expected 1 or 2, got {stride!r}; the identity path "
+                "only knows how to keep or to halve")
         self.conv_a = PreactivationConv(c_in, c_out, stride=1, ks=ks)
         self.conv_b = PreactivationConv(c_out, c_out, stride=stride, ks=ks)
-        self.id_conv = nn.Conv2d(c_in, c_out, 1)   # built even where the channels agree and it never runs: the published counts include it
+        # built even where the channels agree and it never runs: the published counts include it
+        self.id_conv = nn.Conv2d(c_in, c_out, 1)
         self.stride,self.project = stride,c_in != c_out
     def identity(self, x):
         if self.stride == 2: x = F.avg_pool2d(x, 2, ceil_mode=True)
@@ -290,16 +315,19 @@ class PreactivationResidualConv(nn.Module):
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #99e284a0
 def _check_net(nfs, n_blocks, p_drop):
     if not isinstance(nfs, Sequence) or isinstance(nfs, str) or len(nfs) < 2:
-        raise ValueError(f"nfs: expected at least two numbers of channels, such as (32, 64, 128), got {nfs!r}")
+        raise ValueError("nfs: expected at least two numbers of channels, "
+            f"such as (32, 64, 128), got {nfs!r}")
     if not isinstance(n_blocks, Sequence) or len(n_blocks) != len(nfs) - 1:
-        raise ValueError(f"n_blocks: expected {len(nfs) - 1} numbers of blocks, one for each step in nfs={tuple(nfs)}, got {n_blocks!r}")
+        raise ValueError(f"n_blocks: expected {len(nfs) - 1} numbers of blocks, one for each step "
+            f"in nfs={tuple(nfs)}, got {n_blocks!r}")
     for n in nfs: check_count('nfs', n)
     for n in n_blocks: _check_blocks(n)
-    if not 0 <= p_drop < 1: raise ValueError(f"p_drop: expected a share from 0 to below 1, got {p_drop!r}")
+    if not 0 <= p_drop < 1:
+        raise ValueError(f"p_drop: expected a share from 0 to below 1, got {p_drop!r}")
 
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #989b46b4
 class TinyImageResNet(nn.Module):
-    "Stem, stacks of residual blocks, average, dropout, linear layer, norm: images (N, c_in, H, W) to scores (N, n_outputs)"
+    "Stem, stacks of residual blocks, average, dropout, linear layer, norm: images to scores"
     block,last = ResidualConvBlock,'norm'
     def __init__(self,
         nfs:Sequence, # channels after the stem and after each stack; at least 2 numbers
@@ -309,21 +337,26 @@ class TinyImageResNet(nn.Module):
         c_in:int=3, # channels of the images
     ):
         super().__init__()
-        _check_net(nfs, n_blocks, p_drop)
-        check_count('n_outputs', n_outputs)
+        _check_net(nfs, n_blocks, p_drop); check_count('n_outputs', n_outputs)
         self.nfs,self.n_blocks,self.n_outputs,self.c_in = tuple(nfs),tuple(n_blocks),n_outputs,c_in
-        stacks = (StackableResidualConvBlock(n, i, o, self.block) for n,i,o in zip(n_blocks, nfs, nfs[1:]))
+        sizes = zip(n_blocks, nfs, nfs[1:])
+        stacks = (StackableResidualConvBlock(*o, self.block) for o in sizes)
         self.layers = nn.Sequential(Conv(c_in, nfs[0], stride=1, ks=5), *stacks)
         self.add_ending(nfs[-1])
         self.pool,self.flatten,self.drop = nn.AdaptiveAvgPool2d(1),nn.Flatten(),nn.Dropout(p_drop)
         self.lin = nn.Linear(nfs[-1], n_outputs, bias=False)
         self.add_module(self.last, nn.BatchNorm1d(n_outputs))
-    def add_ending(self, c): "What comes between the last stack and the average: nothing here"
-    def forward(self, x):
-        if x.dim() != 4 or x.shape[1] != self.c_in:
-            raise ValueError(f"images: expected shape (N, {self.c_in}, H, W), got {tuple(x.shape)}")
-        for part in self.children(): x = part(x)   # in the order in which they were made
-        return x
+
+# %% ../nbs/04_tiny_imagenet_preact.ipynb #45b7bf96
+@patch
+def add_ending(self:TinyImageResNet, c): "What stands before the average: nothing here"
+
+@patch
+def forward(self:TinyImageResNet, x):
+    if x.dim() != 4 or x.shape[1] != self.c_in:
+        raise ValueError(f"images: expected shape (N, {self.c_in}, H, W), got {tuple(x.shape)}")
+    for part in self.children(): x = part(x)   # in the order in which they were made
+    return x
 
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #0f82f3d9
 class TinyImagePreactivationResNet(TinyImageResNet):
@@ -334,8 +367,9 @@ class TinyImagePreactivationResNet(TinyImageResNet):
 def init_stream_weights(
     module:nn.Module, # called by `model.apply(init_stream_weights)` on every part
 ):
-    "Kaiming-normal weights: `Conv` by the leak that follows it, `PreactivationConv` by the leak before it"
-    if isinstance(module, PreactivationConv): init.kaiming_normal_(module.weight, a=module.act.a or 0.)
+    "Kaiming-normal weights: `Conv` by the leak after it, `PreactivationConv` by the one before"
+    if isinstance(module, PreactivationConv):
+        init.kaiming_normal_(module.weight, a=module.act.a or 0.)
     else: init_leaky_weights(module)
 
 @patch(cls_method=True)
@@ -355,7 +389,8 @@ def old_names(self:TinyImageResNet)->dict: # the beginning of an old name → of
 @patch
 def _load_from_state_dict(self:TinyImageResNet, state, prefix, *args):
     for old,new in self.old_names().items():
-        for k in [k for k in state if k.startswith(prefix + old)]: state[prefix + new + k[len(prefix + old):]] = state.pop(k)
+        for k in [k for k in state if k.startswith(prefix + old)]:
+            state[prefix + new + k[len(prefix + old):]] = state.pop(k)
     nn.Module._load_from_state_dict(self, state, prefix, *args)
 
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #89205d86
@@ -366,7 +401,8 @@ def tiny_sizes(
     "32 to 1024 channels, in five stacks of 3, 2, 2, 1 and 1 blocks"
     check_count('depth', depth)
     if not width > 0 or 32*width != int(32*width):
-        raise ValueError(f"width: expected a factor that makes 32 a whole number, got {width!r}; try 0.25")
+        raise ValueError("width: expected a factor that makes 32 a whole "
+            f"number, got {width!r}; try 0.25")
     return [int(n*width) for n in (32, 64, 128, 256, 512, 1024)], [n*depth for n in (3, 2, 2, 1, 1)]
 
 def get_model(
@@ -400,10 +436,12 @@ def train(
     **kwargs, # more for `train_1cycle`: name, device, plot, fast, resume
 )->tuple: # (recorder, stats), as `train_1cycle` returns them
     "AdamW (ε = 1e-5) with a one-cycle schedule, the table and the live loss"
-    return train_1cycle(model, lr, n_epochs, extra_cbs, dls=dls, opt_func=partial(torch.optim.AdamW, eps=1e-5), **kwargs)
+    return train_1cycle(model, lr, n_epochs, extra_cbs, dls=dls,
+        opt_func=partial(torch.optim.AdamW, eps=1e-5), **kwargs)
 
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #2a0f47cc
-def _batch_norms(model): return [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+def _batch_norms(model):
+    return [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
 
 def _set_mode(model, batch_stats):
     "Evaluation mode, but for the norms if they are to use the statistics of the batch"
@@ -426,7 +464,8 @@ def stream_stats(
         try: model(x)
         finally:
             for h in hooks: h.remove()
-    return [dict(name=f'stack {i}' if i else 'stem', mean=mean, std=std) for i,(mean, std) in enumerate(rows)]
+    return [dict(name=f'stack {i}' if i else 'stem', mean=mean, std=std)
+        for i,(mean, std) in enumerate(rows)]
 
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #a92511fe
 def evaluate(
@@ -438,13 +477,17 @@ def evaluate(
 )->dict: # acc, loss, n
     "Accuracy and mean loss, without dropout"
     device, n, right, loss = next(model.parameters()).device, 0, 0, 0.
-    with restoring(model), torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+    with restoring(model), torch.no_grad(), torch.autocast(device.type,
+            torch.bfloat16, enabled=bf16):
         _set_mode(model, batch_stats)
         for x,y in islice(batches, n_batches):
             x, y = x.to(device, memory_format=torch.channels_last), y.to(device)
             out = model(x).float()
-            n, right, loss = n + len(y), right + (out.argmax(1) == y).sum(), loss + F.cross_entropy(out, y, reduction='sum')
-    if not n: raise ValueError("batches: expected at least one batch, got none; is it an iterator that has run out?")
+            n, right, loss = (n + len(y), right + (out.argmax(1) == y).sum(),
+                loss + F.cross_entropy(out, y, reduction='sum'))
+    if not n:
+        raise ValueError("batches: expected at least one batch, got none; "
+            "is it an iterator that has run out?")
     return dict(acc=float(right)/n, loss=float(loss)/n, n=n)
 
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #e04b7d21
@@ -454,11 +497,12 @@ def refresh_norms(
     n_batches:int=20, # so many of them
     bf16:bool=False, # under bfloat16 autocast
 ):
-    "Measure running statistics anew: means over some batches, the weights as they are ([Wu and Johnson](https://arxiv.org/abs/2105.07576))"
+    "Running statistics anew, the weights as they are ([Wu](https://arxiv.org/abs/2105.07576))"
     check_count('n_batches', n_batches)
     device, batches = next(model.parameters()).device, islice(batches, n_batches)
     if (first := next(batches, None)) is None:   # before anything is forgotten
-        raise ValueError("batches: expected at least one batch, got none; is it an iterator that has run out?")
+        raise ValueError("batches: expected at least one batch, got none; "
+            "is it an iterator that has run out?")
     images = (x.to(device, memory_format=torch.channels_last) for x,_ in chain([first], batches))
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16): update_bn(images, model)
 
@@ -471,14 +515,15 @@ def compare_norms(
 )->dict: # running, batch, refreshed: what `evaluate` gives with each kind of statistics
     "Evaluate with remembered statistics, with each batch's own, and with those measured anew"
     if bf16 is None: bf16 = has_fast_bf16(device_of(model))
-    out = dict(running=evaluate(model, dls['valid'], bf16=bf16), batch=evaluate(model, dls['valid'], True, bf16=bf16))
+    out = dict(running=evaluate(model, dls['valid'], bf16=bf16),
+        batch=evaluate(model, dls['valid'], True, bf16=bf16))
     with restoring(model, dls):
         refresh_norms(model, dls['train'], n_batches, bf16)
         return {**out, 'refreshed': evaluate(model, dls['valid'], bf16=bf16)}
 
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #4069b9f9
 class StreamCB(Callback, order=45):
-    "After each evaluation: the stream by stage, and a part of the images evaluated with either kind of statistics; `rows` holds them"
+    "After each evaluation: the stream by stage, and some images with either kind of statistics"
     saved = ('rows',)
     def __init__(self,
         n_batches:int=4, # batches of the evaluation split to look at
@@ -490,8 +535,10 @@ class StreamCB(Callback, order=45):
         if learn.training: return
         batches = list(islice(learn.dls[learn.eval_split], self.n_batches))
         bf16 = any(isinstance(cb, MixedPrecisionCB) and cb.on for cb in learn.cbs)
-        row = dict(epoch=learn.epoch, stages=stream_stats(learn.model, batches[0][0][:128].to(next(learn.model.parameters()).device)))
-        for k,batch_stats in (('running', False), ('batch', True)): row[k] = evaluate(learn.model, batches, batch_stats, bf16=bf16)
+        x = batches[0][0][:128].to(next(learn.model.parameters()).device)
+        row = dict(epoch=learn.epoch, stages=stream_stats(learn.model, x))
+        for k,batch_stats in (('running', False), ('batch', True)):
+            row[k] = evaluate(learn.model, batches, batch_stats, bf16=bf16)
         self.rows.append(row)
 
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #dd6eccb9
@@ -505,15 +552,17 @@ def run_arm(
     bs:int=512, # images a batch
     extra_cbs:Sequence=(), # such as a `CheckpointCB`, with which the run can span several sittings
     **kwargs, # more for `train_1cycle`, such as resume=True
-)->tuple[dict, nn.Module]: # the run's record, with what `StreamCB` saw as 'streams'; the trained model
+)->tuple[dict, nn.Module]: # the record, with 'streams' from `StreamCB`; the trained model
     "One of the two long runs"
     sets = load_tiny_imagenet() if sets is None else sets
     set_seed(seed)
     model, streams = get_model(width, preactivation, len(sets['train'].classes)), StreamCB()
-    dls = get_imagenet_dls(bs, preprocess_and_trivial_augment, sets=sets, seed=seed, device=kwargs.get('device'))
+    dls = get_imagenet_dls(bs, preprocess_and_trivial_augment, sets=sets,
+        seed=seed, device=kwargs.get('device'))
     name = f"{'pre' if preactivation else 'post'}-activation, width {width:g}"
     recorder, _ = train(model, dls, lr, n_epochs, [streams, *extra_cbs], **{'name': name, **kwargs})
     record = recorder.learn.record
-    about = dict(width=width, augmentation='preprocess_and_trivial_augment', classes=len(sets['train'].classes), images=len(sets['train']))
+    about = dict(width=width, augmentation='preprocess_and_trivial_augment',
+        classes=len(sets['train'].classes), images=len(sets['train']))
     record['recipe'] |= about
     return {**record, 'streams': streams.rows}, model

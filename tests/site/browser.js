@@ -419,6 +419,28 @@ async function folding(page) {
   return bad;
 }
 
+// One switch opens all that is folded, but no solution; the next page knows of it
+async function switching(page) {
+  const bad = [], button = page.getByRole('button', {name: /all code|fold/i});
+  const closed = () => page.$$eval('main details.code-fold', els => [els.filter(o => !o.open).length, els.length]);
+  if (!await button.filter({visible: true}).count()) return ['no button shows all code'];
+  let [n, all] = await closed();
+  if (!all || n < all) bad.push(`${all - n} of ${all} folds stand open before anybody asked`);
+  await button.click();
+  [n, all] = await closed();
+  if (n) bad.push(`after a click ${n} of ${all} folds are still closed`);
+  if (await page.$('main details.sl-solution[open]')) bad.push('the switch gives solutions away');
+  await page.reload();
+  if ((await closed())[0]) bad.push('after a reload the choice is forgotten');
+  await button.click();
+  [n, all] = await closed();
+  if (n < all) bad.push(`after another click ${all - n} of ${all} folds are still open`);
+  await page.reload();
+  [n, all] = await closed();
+  if (n < all) bad.push('after another reload the choice is forgotten');
+  return bad;
+}
+
 async function copying(page) {
   const code = page.locator('main pre').filter({visible: true}).first(), want = (await code.innerText()).trim();
   await code.hover();
@@ -469,7 +491,7 @@ const LOOK = {
   phone: {phone},
 };
 const DO = {
-  light: {keyboard, search, search_keys, scheme, folding, copying},
+  light: {keyboard, search, search_keys, scheme, folding, switching, copying},
   dark: {search_dark: page => search(page), print},
   phone: {phone_menu},
 };
