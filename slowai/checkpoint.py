@@ -336,13 +336,18 @@ def capture(self:CheckpointCB, learn, finished=False, ranks=()):
         model=learn.model.state_dict(), opt=learn.opt.state_dict(),
         start=self.start, generators=_generators(learn), random=random_states(),
         callbacks={k: pack(cb.state_dict(), k) for k,cb in _callbacks(learn).items()},
-        **(dict(ranks=list(ranks)) if len(ranks) > 1 else {})), 'checkpoint')
+        **_place(learn), **(dict(ranks=list(ranks)) if len(ranks) > 1 else {})), 'checkpoint')
+
+def _place(learn):
+    "Where a loader stands that can find its place again, as a stream can"
+    dl = learn.dls['train']
+    return dict(place=pack(dl.place())) if hasattr(dl, 'place') else {}
 
 @patch
 def rank_state(self:CheckpointCB, learn):
     "What each of several processes has for itself: its dice, and the metrics of its images"
     cbs = {k: cb for k,cb in _callbacks(learn).items() if cb.of_rank}
-    return dict(random=pack(random_states()), start=pack(self.start['random']),
+    return dict(random=pack(random_states()), start=pack(self.start['random']), **_place(learn),
         callbacks={k: pack({o: cb.state_dict()[o] for o in cb.of_rank}, k) for k,cb in cbs.items()})
 
 def _generators(learn, split=None):
@@ -575,10 +580,14 @@ class ResumePoint:
 # %% ../nbs/06_checkpoint.ipynb #a0f64576
 @patch
 def rewind(self:ResumePoint, learn):
-    "Called before the first pass takes its first batch"
+    "Called before the first pass takes its first batch; how many the loader itself steps over"
     start = self.beginning(learn.team)
     set_random_states(unpack(start['random']))
     _set_generators(learn, start['generators'])
+    place = (self.mine(learn.team) or self.payload).get('place')
+    if place: learn.dls['train'].go_to(unpack(place))
+    self.skipped = self.n_done if place else 0
+    return self.skipped
 
 @patch
 def beginning(self:ResumePoint, team):
@@ -589,7 +598,7 @@ def beginning(self:ResumePoint, team):
 @patch
 def enter(self:ResumePoint, learn, batches):
     "Called with the batches of the first pass: step over those that are done, then be as we were"
-    for i in range(self.n_done):
+    for i in range(self.skipped, self.n_done):
         if next(batches, None) is None:
             _refuse(self.path, f"{self.n_done} batches of this epoch are done, "
                 f"but the loader has only {i}")

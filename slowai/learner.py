@@ -335,8 +335,8 @@ def _one_batch(self:Learner):
 @patch
 def _all_batches(self:Learner):
     point, self.point = self.point, None
-    if point: point.rewind(self)
-    batches = enumerate(self.dl)
+    start = point.rewind(self) if point else 0
+    batches = enumerate(self.dl, start)
     if point: point.enter(self, batches)
     for self.iter, self.batch in batches: self._within('batch', self._one_batch)
 

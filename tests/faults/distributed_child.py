@@ -128,6 +128,10 @@ def hanging(out, timeout):
     fit(plain(), out, [At(lambda learn: time.sleep(60), 1, batch=2)], timeout=timeout)
 
 
+def busy_elsewhere(out):
+    fit(plain(), out, [At(lambda learn: time.sleep(100), 0, batch=2), At(kill, 1, batch=2)])
+
+
 def waiting(out, folder, flag):
     "A run that stands still until the file `flag` is there"
     def wait(learn):
@@ -149,3 +153,10 @@ def workers(out):
     learn = TrainLearner(nn.Linear(4, 2), dict(train=dl), F.cross_entropy, cbs=[AccelerateCB(timeout=30), DeviceCB('cpu'), Keep()])
     learn.fit(2, valid=False)
     torch.save(torch.cat(seen), f'{out}.{learn.team.rank}')
+
+
+if __name__ == '__main__':
+    import json
+    import sys
+    name, kwargs = sys.argv[1], json.loads(sys.argv[2])
+    globals()[name](**kwargs)

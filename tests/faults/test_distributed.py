@@ -1,6 +1,10 @@
 "Several real processes against one: the same losses, the same accuracy, the same bits after a fall; and what is said when one is missing"
+import json
+import os
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import time
 from functools import cache
@@ -9,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from runs import SETTINGS
 from teams import finish, start, team
 
 TERM = int(signal.SIGTERM)
@@ -225,3 +230,75 @@ def test_port_in_use(tmp_path):
         s.bind(('127.0.0.1', 0)); s.listen()
         res, = team('too_late', tmp_path, ranks=[0], wait=10, port=s.getsockname()[1])
     assert res.code == 1 and 'MASTER_PORT: the port of 127.0.0.1:' in res.said and 'is in use' in res.said
+
+
+# ---- ways in
+
+HERE = Path(__file__).parent
+COMMAND = ['-c', 'from slowai.cli import slowai_train; slowai_train()']
+RUN = '--data shapes --model cnn --epochs 1 --bs 256 --seed 3 --device cpu --out'.split()
+LAUNCH = 'accelerate.commands.launch --num_machines 1 --mixed_precision no --dynamo_backend no --num_processes 2'.split()
+WAYS = {
+    'accelerate launch': [*LAUNCH, '--multi_gpu', '--main_process_port', '0'],
+    'torchrun': ['torch.distributed.run', '--standalone', '--nproc_per_node', '2'],
+}
+
+
+def shell(*args, **env):
+    env = {**{k: v for k, v in os.environ.items() if k != 'IN_TEST'}, **SETTINGS, **env}
+    return subprocess.run([sys.executable, *map(str, args)], capture_output=True, text=True, env=env, timeout=120)
+
+
+def script(tmp_path):
+    "The command as a file, as an installation leaves it"
+    file = tmp_path/'slowai_train'
+    file.write_text('from slowai.cli import slowai_train\nslowai_train()\n')
+    return str(file)
+
+
+def test_ways_in(tmp_path):
+    "Three ways, one network, to the byte; and nothing is said twice"
+    runs = {k: shell('-m', *v, script(tmp_path), *RUN, tmp_path/k) for k, v in WAYS.items()}
+    runs['--processes 2'] = shell(script(tmp_path), *RUN, tmp_path/'--processes 2', '--processes', '2')
+    for k, r in runs.items():
+        assert r.returncode == 0, f'{k}: {r.stderr}'
+        assert r.stdout.count('wrote metrics.json') == 1 and r.stdout.count('epoch 0') == 1
+        assert json.loads((tmp_path/k/'metrics.json').read_text())['recipe']['processes'] == 2
+    assert len({(tmp_path/k/'model.safetensors').read_bytes() for k in runs}) == 1
+
+
+def test_accelerate_that_starts_one_and_says_nothing(tmp_path):
+    r = shell('-m', *LAUNCH, '--cpu', script(tmp_path), *RUN, tmp_path/'run')
+    assert r.returncode and 'slowai_train: processes: expected more than one, got 1. Start them with' in r.stderr
+    assert 'epoch 0' not in r.stdout
+
+
+def launched(name, **kwargs):
+    "Two processes through `launch`, and what it says of them"
+    code = f"""import sys; from slowai.distributed import launch
+sys.exit(launch([sys.executable, {str(HERE/'distributed_child.py')!r}, {name!r}, {json.dumps(kwargs)!r}], 2, grace=5))"""
+    return shell('-c', code)
+
+
+def test_the_launcher_names_who_was_killed(tmp_path):
+    t = time.monotonic()
+    r = launched('killed', out=str(tmp_path/'out'), folder=str(tmp_path/'c'), rank=1, epoch=0, batch=7)
+    assert r.returncode == 137 and r.stderr.strip().endswith('process 1 of 2 was ended by SIGKILL; the job has ended')
+    assert time.monotonic() - t < 60
+
+
+def test_the_launcher_ends_those_who_wait(tmp_path):
+    "One process is killed while the other is busy elsewhere"
+    r = launched('busy_elsewhere', out=str(tmp_path/'out'))
+    assert r.returncode == 137 and 'process 1 of 2 was ended by SIGKILL' in r.stderr
+
+
+def test_kill_9_of_the_whole_job(tmp_path):
+    "The launcher is gone at once; its processes end in good order, and the run goes on"
+    args = json.dumps(dict(out=str(tmp_path/'a'), folder=str(tmp_path/'c'), flag=str(tmp_path/'flag')))
+    code = f"""import sys; from slowai.distributed import launch
+launch([sys.executable, {str(HERE/'distributed_child.py')!r}, 'waiting', {args!r}], 2)"""
+    p = subprocess.Popen([sys.executable, '-c', code], env={**os.environ, **SETTINGS}, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while not (tmp_path/'flag.up').exists(): time.sleep(.05)
+    p.kill(); p.wait(); (tmp_path/'flag').touch()
+    assert_same(team('full', tmp_path/'b', str(tmp_path/'c')))
