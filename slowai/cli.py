@@ -17,27 +17,22 @@ import matplotlib.pyplot as plt
 import torch
 from fastcore.script import call_parse
 
-# %% ../nbs/14_cli.ipynb #9a01e0f2
+# %% ../nbs/14_cli.ipynb #9de6b186
+from .batches import DataLoaders, Normalize, fashion_mnist, shapes_dls
 from .checkpoint import CheckpointCB
+from .checks import check_count, check_lr, one_line_errors, pick
+from .files import write_atomically
 from .distributed import as_team, is_first, team_cbs
-from .inference import Classifier, build_model, one_line_errors, pick, save_model
-from slowai.learner import (
-    Callback,
-    DataLoaders,
-    Normalize,
-    ProgressCB,
-    TrainLearner,
-    check_count,
-    check_lr,
-    fashion_mnist,
-    set_seed,
-    shapes_dls,
-    train_1cycle,
-    write_atomically,
-)
-from .own import Augment, image_folder_dls, nfs_for
+from .folders import Augment, image_folder_dls
+from .inference import Classifier, save_model
+from .learner import Callback, ProgressCB, TrainLearner
+from .networks import build_model
+from .own import nfs_for
 from .resnet import summarize
-from .tiny_imagenet_preact import get_imagenet_dls, preprocess_and_trivial_augment, tiny_mean, tiny_std
+from .schedules import train_1cycle
+from .states import set_seed
+from .tiny_imagenet import tiny_mean, tiny_std
+from .tiny_imagenet_preact import get_imagenet_dls, preprocess_and_trivial_augment
 
 # %% ../nbs/14_cli.ipynb #f737de05
 data_sources = dict(fashion_mnist=fashion_mnist, shapes=shapes_dls,

@@ -36,10 +36,13 @@ from fastcore.basics import noop, patch
 from torch import nn
 from torch.utils.data import DataLoader
 
-# %% ../nbs/11_distributed.ipynb #6a33ad22
+# %% ../nbs/11_distributed.ipynb #f2125035
+from .checks import check_count
 from .conv import default_device, to_device
-from .learner import (Callback, CancelBatchException, CancelEpochException, CancelFitException, DeviceCB, GradientAccumulationCB,
-    MixedPrecisionCB, RecordCB, Team, check_count)
+from slowai.learner import (Callback, CancelBatchException, CancelEpochException, CancelFitException, DeviceCB,
+    Team)
+from .records import RecordCB
+from .steps import GradientAccumulationCB, MixedPrecisionCB
 
 # %% ../nbs/11_distributed.ipynb #5eaa2222
 class Shares:

@@ -25,36 +25,27 @@ from torch import nn
 from torch.nn import init
 from torch.optim import lr_scheduler
 
-# %% ../nbs/05_preactivation.ipynb #e6ea0d75
-from .data import ImageSet, load_tiny_imagenet
-from slowai.learner import (
-    BatchSchedulerCB,
-    Callback,
-    ChannelsLastCB,
-    DeviceCB,
-    GradientClipCB,
-    Hook,
-    MetricsCB,
-    MixedPrecisionCB,
-    MulticlassAccuracy,
-    RecordCB,
-    TrainLearner,
-    check_count,
-    set_seed,
-)
-
-# %% ../nbs/05_preactivation.ipynb #1e6c1789
+# %% ../nbs/05_preactivation.ipynb #de0179e8
+from .augment import pad_crop_flip
+from .checks import check_count
+from .data import ImageSet
+from .hooks import Hook
+from .learner import Callback, DeviceCB, MetricsCB, MulticlassAccuracy, TrainLearner
+from .norms import evaluate
+from .records import RecordCB
 from .resnet import GeneralReLU, ResidualConvBlock
+from .schedules import BatchSchedulerCB
+from .states import set_seed
+from .steps import ChannelsLastCB, GradientClipCB, MixedPrecisionCB
+from .tiny_imagenet import load_tiny_imagenet
 from slowai.tiny_imagenet_preact import (
     PreactivationResidualConv,
     StackableResidualConvBlock,
     StreamCB,
     TinyImagePreactivationResNet,
     TinyImageResNet,
-    evaluate,
     get_imagenet_dls,
     init_stream_weights,
-    pad_crop_flip,
     preprocess,
     tiny_sizes,
 )

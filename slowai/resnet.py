@@ -18,9 +18,14 @@ from torch import nn
 from torch.nn import init
 from torch.utils.flop_counter import FlopCounterMode
 
-# %% ../nbs/03_resnet.ipynb #13c27481
-from .learner import (CancelFitException, DataLoaders, DeviceCB, Hook, HooksCallback, TrainLearner, check_count, fashion_mnist,
-    restoring, show_table, train_1cycle)
+# %% ../nbs/03_resnet.ipynb #79999458
+from .batches import DataLoaders, fashion_mnist
+from .checks import check_count
+from .display import show_table
+from .hooks import Hook, HooksCallback
+from .learner import CancelFitException, DeviceCB, TrainLearner
+from .schedules import train_1cycle
+from .states import restoring
 
 # %% ../nbs/03_resnet.ipynb #1147deec
 class GeneralReLU(nn.Module):

@@ -9,11 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from slowai.checkpoint import EMACB, CheckpointCB
-from slowai.distributed import AccelerateCB
-from slowai.learner import (BatchSchedulerCB, BestModelCB, Callback, CancelBatchException, CancelEpochException, CancelFitException, DeviceCB,
-    GradientAccumulationCB, GradientClipCB,
-    MetricsCB, MulticlassAccuracy, ProgressCB, RecordCB, TrainLearner, set_seed, shapes_dls)
+from slowai.batches import shapes_dls
+from slowai.best import BestModelCB, EMACB
+from slowai.checkpoint import CheckpointCB
+from slowai.distributed import AccelerateCB, ParquetStream, SizedParquetStream
+from slowai.learner import (Callback, CancelBatchException, CancelEpochException, CancelFitException, DeviceCB, MetricsCB, MulticlassAccuracy,
+    ProgressCB, TrainLearner)
+from slowai.records import RecordCB
+from slowai.schedules import BatchSchedulerCB
+from slowai.states import set_seed
+from slowai.steps import GradientAccumulationCB, GradientClipCB
 
 
 class At(Callback):
