@@ -622,7 +622,7 @@ class _Buffer:
         return x, y
     def place(self): return (*self.parts[0][2], self.done) if self.parts else None
 
-# %% ../nbs/11_distributed.ipynb #4434e1b9
+# %% ../nbs/11_distributed.ipynb #8f1517b2
 @patch
 def __iter__(self:ParquetStream):
     team, (state, k, done) = self.team, self.at or (None, 0, 0)
@@ -645,8 +645,8 @@ def share(self:ParquetStream, buf, have):
     else:
         take = [min(h, q) for h,q in zip(have, quota)]
         for i,h in enumerate(have): take[i] += min(h - take[i], n - sum(take))
-    parts = self.team.gather(buf.take(take[r]))
-    x, y = (torch.cat(o) for o in zip(*parts))
+    parts = self.team.gather(buf.take(take[r]) if take[r] else None)
+    x, y = (torch.cat(o) for o in zip(*(p for p in parts if p)))
     return x[len(y)*r//size:len(y)*(r + 1)//size], y[len(y)*r//size:len(y)*(r + 1)//size]
 
 @patch

@@ -232,6 +232,50 @@ def test_port_in_use(tmp_path):
     assert res.code == 1 and 'MASTER_PORT: the port of 127.0.0.1:' in res.said and 'is in use' in res.said
 
 
+# ---- data larger than memory
+
+def parquet(folder, sizes):
+    "Files with so many small pictures, each with its number as label"
+    import datasets
+    from PIL import Image
+    n, files = 0, []
+    for i, k in enumerate(sizes):
+        rows = dict(image=[Image.new('RGB', (4, 4), (o % 256, 7*o % 256, 0)) for o in range(n, n + k)], label=list(range(n, n + k)))
+        ds = datasets.Dataset.from_dict(rows, features=datasets.Features(image=datasets.Image(), label=datasets.Value('int64')))
+        ds.to_parquet(str(file := folder/f'{i}.parquet')); files.append(str(file)); n += k
+    return files
+
+
+@pytest.mark.parametrize('sizes', [(30, 30), (41, 13), (20, 21, 12), (17, 0)], ids=str)   # by file, uneven, by picture, one has nothing
+@pytest.mark.parametrize('sized', [True, False])
+def test_stream_every_picture_once(tmp_path, sizes, sized):
+    files = parquet(tmp_path, sizes)
+    two = ok(team('stream', tmp_path/'two', files, sized=sized))
+    for epoch in range(2):
+        a, b = (o['seen'][epoch] for o in two)
+        assert sorted(sum(a + b, [])) == list(range(sum(sizes)))
+        together = [len(x) + len(y) for x, y in zip(a, b, strict=True)]
+        assert together[:-1] == [8]*(len(together) - 1) and 0 < together[-1] < 12
+        assert all(abs(len(x) - len(y)) <= 1 for x, y in zip(a, b))
+    assert two[0]['seen'][0] != two[0]['seen'][1]   # another order
+    one, = ok(team('stream', tmp_path/'one', files, size=1, team=False, sized=sized))
+    assert [r['loss'] for r in one['history'] if r['train'] == 'eval'][0] == pytest.approx(two[0]['history'][1]['loss'], rel=.2)
+    assert sorted(sum(one['seen'][1], [])) == list(range(sum(sizes)))
+
+
+@pytest.mark.parametrize('size', [1, 2])
+def test_stream_goes_on_at_the_picture(tmp_path, size):
+    files = parquet(tmp_path, (40, 45))
+    def full(name, **kw): return team('stream', tmp_path/name, files, size=size, **({} if size > 1 else {'team': False}), **kw)
+    peace = ok(full('peace', checkpoints=str(tmp_path/'p')))
+    fallen = full('fallen', checkpoints=str(tmp_path/'c'), at=dict(epoch=1, batch=5, order=100))
+    assert {o.code for o in fallen} == {-9}
+    again = ok(full('again', checkpoints=str(tmp_path/'c'), resume=True))
+    for a, b in zip(again, peace, strict=True):
+        assert a['seen'][1] == b['seen'][1][-len(a['seen'][1]):] and len(a['seen'][1]) < len(b['seen'][1])
+        assert a['history'] == b['history'] and all(torch.equal(v, b['model'][k]) for k, v in a['model'].items())
+
+
 # ---- ways in
 
 HERE = Path(__file__).parent
