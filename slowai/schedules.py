@@ -38,7 +38,7 @@ from slowai.learner import (
 )
 from .records import RecordCB
 from .states import restoring
-from .steps import ChannelsLastCB, GradientAccumulationCB, MixedPrecisionCB
+from .steps import ChannelsLastCB, FusedCB, GradientAccumulationCB, KeepMemoryCB, MixedPrecisionCB
 
 # %% ../nbs/02f_schedules.ipynb #1729db00
 class BaseSchedulerCB(Callback, order=40):
@@ -148,7 +148,7 @@ def lr_find(
     return finder
 
 # %% ../nbs/02f_schedules.ipynb #6c280e8b
-def _fast_cbs(fast): return [MixedPrecisionCB(), ChannelsLastCB()] if fast else []
+def _fast_cbs(fast): return [MixedPrecisionCB(), ChannelsLastCB(), FusedCB(), KeepMemoryCB()] if fast else []
 
 def _steps(dls, cbs, n_epochs):
     pieces = next((cb.n for cb in cbs if isinstance(cb, GradientAccumulationCB)), 1)
@@ -163,7 +163,7 @@ def train_1cycle(
     *,
     dls:DataLoaders|None=None, # None: `fashion_mnist(512)`, shuffled by the seed last set
     opt_func:Callable=torch.optim.AdamW, # (parameters, lr) → optimiser
-    fast:bool=True, # `MixedPrecisionCB` and `ChannelsLastCB`
+    fast:bool=True, # `MixedPrecisionCB`, `ChannelsLastCB`, `FusedCB`, `KeepMemoryCB`
     device:str|None=None, # None: the best this machine has
     name:str|None=None, # of the record
     plot:bool=True, # draw the loss, in a notebook
