@@ -12,12 +12,13 @@ from torch import nn
 from slowai.batches import shapes_dls
 from slowai.best import BestModelCB, EMACB
 from slowai.checkpoint import CheckpointCB
-from slowai.distributed import AccelerateCB, ParquetStream, SizedParquetStream
+from slowai.distributed import AccelerateCB
 from slowai.learner import (Callback, CancelBatchException, CancelEpochException, CancelFitException, DeviceCB, MetricsCB, MulticlassAccuracy,
     ProgressCB, TrainLearner)
 from slowai.records import RecordCB
 from slowai.schedules import BatchSchedulerCB
 from slowai.states import set_seed
+from slowai.streams import ParquetStream, SizedParquetStream
 from slowai.steps import GradientAccumulationCB, GradientClipCB
 
 
@@ -174,7 +175,7 @@ class Tiny(nn.Module):
     def forward(self, x): return self.lin(x.float().mean((2, 3))/255)
 
 
-def stream(out, files, bs=8, block=16, sized=True, team=True, n_epochs=2, checkpoints=None, at=None, resume=False):
+def stream(out, files, bs=8, block=18, sized=True, team=True, n_epochs=2, checkpoints=None, at=None, resume=False):
     "A run over parquet files; a picture's label is its number"
     torch.set_num_threads(1); set_seed(0)
     loader, numbers = SizedParquetStream if sized else ParquetStream, Numbers()
