@@ -23,9 +23,8 @@ from pathlib import Path
 import torch
 from fastcore.basics import patch
 
-# %% ../nbs/06_checkpoint.ipynb #eb1a4818
+# %% ../nbs/06_checkpoint.ipynb #c1d96a69
 from slowai.checkpoint_files import (
-    FORMAT,
     DamagedError,
     digest_path,
     pack,
@@ -164,6 +163,7 @@ class CheckpointCB(Callback, order=200):
         keep:int=2, # how many of the newest stay, at least 1
         monitor:str|None='loss', # metric whose best is kept, too (of a loss the least); None: none
         share:float=.01, # of the training time that checkpoints may take, above 0; for every=None
+        regroup:bool=False, # go on even if another number of processes wrote the checkpoint
     ):
         for k,v in dict(every=every, keep=keep).items():
             if (v is None and k == 'every') or (type(v) is int and v >= 1): continue
@@ -174,20 +174,32 @@ class CheckpointCB(Callback, order=200):
         self.folder,self.every,self.keep,self.monitor,self.share = (Path(folder),
             every,keep,monitor,share)
         self.lock,self.interrupts,self.active = FolderLock(folder),Interrupts(),False
-        self.best = self.best_epoch = None
+        self.regroup,self.best,self.best_epoch = regroup,None,None
 
 # %% ../nbs/06_checkpoint.ipynb #6c887c6d
 @patch
-def capture(self:CheckpointCB, learn, finished=False):
+def capture(self:CheckpointCB, learn, finished=False, ranks=()):
     "The state of the run as plain types"
     epoch, n_done = (learn.n_epochs, 0) if finished else (learn.epoch, learn.iter + 1)
-    return pack(dict(slowai='checkpoint', format=FORMAT, epoch=epoch,
+    return pack(dict(slowai='checkpoint', format=2 if len(ranks) > 1 else 1, epoch=epoch,
         n_done=n_done, finished=finished,
         fingerprint=self.facts, circumstances=circumstances(learn),
         model=learn.model.state_dict(), opt=learn.opt.state_dict(),
         start=self.start, generators=_generators(learn), random=random_states(),
-        callbacks={k: pack(cb.state_dict(), k) for k,cb in _callbacks(learn).items()}),
-        'checkpoint')
+        callbacks={k: pack(cb.state_dict(), k) for k,cb in _callbacks(learn).items()},
+        **_place(learn), **(dict(ranks=list(ranks)) if len(ranks) > 1 else {})), 'checkpoint')
+
+def _place(learn):
+    "Where a loader stands that can find its place again, as a stream can"
+    dl = learn.dls['train']
+    return dict(place=pack(dl.place())) if hasattr(dl, 'place') else {}
+
+@patch
+def rank_state(self:CheckpointCB, learn):
+    "What each of several processes has for itself: its dice, and the metrics of its images"
+    cbs = {k: cb for k,cb in _callbacks(learn).items() if cb.of_rank}
+    return dict(random=pack(random_states()), start=pack(self.start['random']), **_place(learn),
+        callbacks={k: pack({o: cb.state_dict()[o] for o in cb.of_rank}, k) for k,cb in cbs.items()})
 
 def _generators(learn, split=None):
     "The states of the loaders' own generators, of one split or of all"
@@ -204,11 +216,17 @@ def _gens(dl):
 def save(self:CheckpointCB, learn, finished=False):
     "Write a checkpoint of this place, if the disk lets us"
     synchronize(device_of(learn.model))
+    ranks = learn.team.gather(self.rank_state(learn))
+    self.newest = learn.team.on_first(self.write, learn, finished, ranks)
+
+@patch
+def write(self:CheckpointCB, learn, finished, ranks):
+    "The file itself, and the old ones away; the newest that there is"
     t = time.perf_counter()
     place = 'finished' if finished else f'epoch{learn.epoch}-batch{learn.iter + 1}'
     try:
         path = self.folder/f'checkpoint-{self.serial:06d}-{place}.pt'
-        write_checkpoint(path, to_bytes(self.capture(learn, finished)))
+        write_checkpoint(path, to_bytes(self.capture(learn, finished, ranks)))
         self.newest,self.serial,self.failed = path,self.serial + 1,None
         for p in _newest_first(self.folder)[self.keep:]:
             p.unlink(); digest_path(p).unlink(missing_ok=True)
@@ -220,6 +238,7 @@ def save(self:CheckpointCB, learn, finished=False):
         self.failed = learn.epoch
     self.cost = time.perf_counter() - t
     self.spent,self.saves,self.last = self.spent + self.cost,self.saves + 1,learn.iter + 1
+    return self.newest
 
 def _serial(path): return int(path.name.split('-')[1])
 def _newest_first(folder, kind='checkpoint'):
@@ -243,18 +262,22 @@ def before_fit(self:CheckpointCB, learn):
             getattr(learn, 'metrics', None), 'all_metrics', ()):
         raise ValueError(f"monitor: {self.monitor!r} is no metric of this fit; "
             "add MetricsCB(...) with a metric of that name")
-    self.facts,self.start,self.n_batches = (fingerprint(learn),
-        self.beginning(learn),_len(learn.dls['train']))
-    self.point, done = learn.point, bool(learn.point and learn.point.finished)
+    self.facts,self.start = learn.team.on_first(fingerprint, learn),self.beginning(learn)
+    self.point,self.n_batches = learn.point,_len(learn.dls['train'])
     self.newest = self.point and self.point.path
-    if learn.point: learn.point.check(self.facts, circumstances(learn), learn.model)
-    self.make_room(learn)
-    if done: learn.point.restore(learn)
-    if self.point: print(f'nothing left to do: the run in {self.point.path.parent} is finished'
-            if done else f'going on from {self.point}',
-        flush=True)
-    self.finished = done
+    if self.point: learn.team.on_first(self.point.check, self.facts, circumstances(learn),
+        learn.model, learn.team.size, self.regroup)
+    learn.team.on_first(self.make_room, learn)
+    self.go_on(learn)
     self.interrupts.install()
+
+@patch
+def go_on(self:CheckpointCB, learn):
+    "Say from where; a finished run is put back as it was"
+    self.finished = bool(self.point and self.point.finished)
+    if self.finished: self.point.restore(learn)
+    if self.point: print(f'nothing left to do: the run in {self.point.path.parent} is finished'
+        if self.finished else f'going on from {self.point}', flush=True)
 
 # %% ../nbs/06_checkpoint.ipynb #c0db1494
 @patch
@@ -317,9 +340,11 @@ def due(self:CheckpointCB, learn):
 @patch
 def after_batch(self:CheckpointCB, learn):
     if not self.active: return
-    stop = self.interrupts.got
-    if learn.training and (stop or self.due(learn)): self.save(learn)
+    stop, due = self.interrupts.got or 0, learn.training and not learn.team.rank and self.due(learn)
+    if learn.training: stop, due = learn.team.agree(stop, due)
+    if learn.training and (stop or due): self.save(learn)
     if stop:
+        self.interrupts.got = stop
         self.interrupts.stop(f"stopped at {learn.where()}; resume=True goes on "
             f"from {self.newest or 'the start'}")
 
@@ -335,7 +360,7 @@ def cleanup_epoch(self:CheckpointCB, learn):
     if self.best is not None and sign*(row[self.monitor] - self.best) >= 0: return
     self.best,self.best_epoch = row[self.monitor],learn.epoch
     ours = f'-epoch{learn.epoch}-batch{self.n_batches}.pt'
-    if self.newest is None or ours not in self.newest.name: return
+    if learn.team.rank or self.newest is None or ours not in self.newest.name: return
     try: self.keep_best(self.newest)
     except OSError as e:
         warnings.warn(f"the best checkpoint was not kept: {e.strerror or e}", stacklevel=2)
@@ -368,6 +393,12 @@ def cleanup_fit(self:CheckpointCB, learn):
             f"the finished run is in {self.folder}")
 
 # %% ../nbs/06_checkpoint.ipynb #1d5e9e7b
+def _processes(n): return 'one process' if n == 1 else f'{n} processes'
+_what_differs = ("The order of the images, the batches and the schedule would stay as they are; "
+    "the dice of dropout and augmentation, the part of a batch that one BatchNorm sees, the "
+    "training metrics of the epoch under way, and the last bits of every sum would not. To go on "
+    "all the same, say so with CheckpointCB(regroup=True)")
+
 class ResumePoint:
     "Where and how a run goes on; `Learner.fit` knows what to do with it"
     def __init__(self,
@@ -377,36 +408,55 @@ class ResumePoint:
         self.payload,self.path = payload,path
         self.epoch,self.n_done,self.finished = (payload[k] for k in ('epoch', 'n_done', 'finished'))
     def __repr__(self): return f'epoch {self.epoch}, batch {self.n_done} ({self.path.name})'
+    def mine(self, team):
+        "The part of this process, if there are as many as there were"
+        ranks = self.payload.get('ranks', [])
+        return ranks[team.rank] if len(ranks) == team.size else None
 
-    def check(self, facts, about, model=None):
-        "Raise a ValueError if the run that goes on is another; warn if its last bits may differ"
-        there = self.payload['fingerprint']
-        weights = there['model'] if model is None else current_names(model, there['model'])
-        diff = ([f'model.{o}' for o in differences(weights, facts['model'])]
-            + differences(there['run'], pack(facts['run'])))
-        if diff:
-            refuse(f'resume: {self.path} is of another run',
-                f"{'; '.join(diff)}. Use the same values, or start afresh in another folder")
-        if soft := differences(self.payload['circumstances'], about):
-            warnings.warn(f"resume: {'; '.join(soft)}. The run goes on; its last bits may differ "
-                "from an undisturbed one's", stacklevel=2)
+@patch
+def check(self:ResumePoint, facts, about, model=None, size=1, regroup=False):
+    "Raise a ValueError if the run that goes on is another; warn if its last bits may differ"
+    if (was := len(self.payload.get('ranks', [0]))) != size and not regroup:
+        refuse(f'resume: {self.path} was written by {_processes(was)}, and here '
+            f'{"is" if size == 1 else "are"} {size}', _what_differs)
+    there = self.payload['fingerprint']
+    weights = there['model'] if model is None else current_names(model, there['model'])
+    diff = ([f'model.{o}' for o in differences(weights, facts['model'])]
+        + differences(there['run'], pack(facts['run'])))
+    if diff:
+        refuse(f'resume: {self.path} is of another run',
+            f"{'; '.join(diff)}. Use the same values, or start afresh in another folder")
+    if soft := differences(self.payload['circumstances'], about):
+        warnings.warn(f"resume: {'; '.join(soft)}. The run goes on; its last bits may differ "
+            "from an undisturbed one's", stacklevel=2)
 
 # %% ../nbs/06_checkpoint.ipynb #a0f64576
 @patch
 def rewind(self:ResumePoint, learn):
-    "Called before the first pass takes its first batch"
-    set_random_states(self.payload['start']['random'])
-    _set_generators(learn, self.payload['start']['generators'])
+    "Called before the first pass takes its first batch; how many the loader itself steps over"
+    start = self.beginning(learn.team)
+    set_random_states(unpack(start['random']))
+    _set_generators(learn, start['generators'])
+    place = (self.mine(learn.team) or self.payload).get('place')
+    if place: learn.dls['train'].go_to(unpack(place))
+    self.skipped = self.n_done if place else 0
+    return self.skipped
+
+@patch
+def beginning(self:ResumePoint, team):
+    "What the order of this epoch's images was drawn from, in this process"
+    start, mine = self.payload['start'], self.mine(team)
+    return {**start, 'random': mine['start']} if mine else start
 
 @patch
 def enter(self:ResumePoint, learn, batches):
     "Called with the batches of the first pass: step over those that are done, then be as we were"
-    for i in range(self.n_done):
+    for i in range(self.skipped, self.n_done):
         if next(batches, None) is None:
             refuse(self.path, f"{self.n_done} batches of this epoch are done, "
                 f"but the loader has only {i}")
     for cb in learn.cbs:
-        if isinstance(cb, CheckpointCB): cb.start,cb.last = self.payload['start'],self.n_done
+        if isinstance(cb, CheckpointCB): cb.start,cb.last = self.beginning(learn.team),self.n_done
     self.restore(learn)
 
 def _set_generators(learn, states):
@@ -417,7 +467,8 @@ def _set_generators(learn, states):
 @patch
 def restore(self:ResumePoint, learn):
     "Model, optimiser, callbacks and, last of all, random states as they were"
-    p, self.payload, device = self.payload, None, device_of(learn.model)
+    p, mine, device = self.payload, self.mine(learn.team), device_of(learn.model)
+    self.payload = None
     learn.model.load_state_dict(unpack(p['model']))
     groups = list(learn.opt.param_groups)
     learn.opt.load_state_dict(unpack(p['opt']))
@@ -425,10 +476,13 @@ def restore(self:ResumePoint, learn):
     for old,new in zip(groups, learn.opt.param_groups): old.clear(); old.update(new)
     learn.opt.param_groups[:] = groups
     for k,cb in _callbacks(learn).items():
-        if k in p['callbacks']: cb.load_state_dict(to_device(unpack(p['callbacks'][k]), device))
+        if k not in p['callbacks']: continue
+        own = mine['callbacks'].get(k, {}) if mine else {}
+        cb.load_state_dict(to_device(unpack({**p['callbacks'][k], **own}), device))
     _set_generators(learn,
         {k: v for k,v in p['generators'].items() if k != 'train' or self.finished})
-    set_random_states(p['random'])
+    set_random_states(unpack(mine['random'] if mine else p['random']))
+    if not mine: learn.team.own_dice()
 
 # %% ../nbs/06_checkpoint.ipynb #824b45cb
 @patch

@@ -6,6 +6,7 @@
 __all__ = ['display_mode', 'show_table', 'show_figure', 'format_row', 'metrics_table', 'markdown_table']
 
 # %% ../nbs/94_display.ipynb #18709881
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -15,9 +16,11 @@ from IPython.display import Markdown, display
 from fastcore.basics import IN_NOTEBOOK
 
 # %% ../nbs/94_display.ipynb #1775c965
+_pid = os.getpid()
 def display_mode()->str: # 'notebook', 'terminal' or 'log'
     "Where output goes to"
-    if IN_NOTEBOOK: return 'notebook'
+    # a process that is forked off a notebook's can only print
+    if IN_NOTEBOOK and os.getpid() == _pid: return 'notebook'
     return 'terminal' if getattr(sys.stdout, 'isatty', bool)() else 'log'
 
 def show_table(

@@ -38,7 +38,13 @@ from slowai.learner import (
 )
 from .records import RecordCB
 from .states import restoring
-from .steps import ChannelsLastCB, FusedCB, GradientAccumulationCB, KeepMemoryCB, MixedPrecisionCB
+from slowai.steps import (
+    ChannelsLastCB,
+    FusedCB,
+    GradientAccumulationCB,
+    KeepMemoryCB,
+    MixedPrecisionCB,
+)
 
 # %% ../nbs/02f_schedules.ipynb #1729db00
 class BaseSchedulerCB(Callback, order=40):

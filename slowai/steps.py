@@ -98,11 +98,15 @@ class GradientAccumulationCB(Callback, order=60):
         check_count('n', n)
         self.n = n
     def before_epoch(self, learn): self.k = self.images = 0
+    def steps(self, learn):
+        "Does this batch end in a step?"
+        return self.k + 1 >= self.n or learn.iter + 1 == learn.n_batches
     def after_loss(self, learn):
         if learn.training: self.loss, learn.loss = learn.loss, learn.loss*len(learn.batch[1])
     def after_backward(self, learn):
+        step = self.steps(learn)
         learn.loss, self.k, self.images = self.loss, self.k + 1, self.images + len(learn.batch[1])
-        if self.k < self.n and learn.iter + 1 != learn.n_batches: raise CancelBatchException
+        if not step: raise CancelBatchException
         for p in learn.model.parameters():
             if p.grad is not None: p.grad /= self.images
         self.k = self.images = 0

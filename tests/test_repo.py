@@ -278,7 +278,9 @@ def test_a_name_is_defined_once():
 
 
 def test_what_is_imported_is_required():
-    known = set(re.findall(r'(?:^|\s)([A-Za-z0-9_.-]+)', re.sub(r'[<>=!~][^\s]*', '', settings()['requirements'])))
+    s = settings()
+    wanted = ' '.join(s[f'{k}requirements'] for k in ('', *(f'{o}_' for o in s['extras'].split())))
+    known = set(re.findall(r'(?:^|\s)([A-Za-z0-9_.-]+)', re.sub(r'[<>=!~][^\s]*', '', wanted)))
     comes_with = dict(IPython='fastprogress', PIL='torchvision', llvmlite='numba')
     comes_with |= dict.fromkeys(('huggingface_hub', 'pyarrow', 'pandas'), 'datasets')
     used = {}

@@ -335,7 +335,7 @@ def test_one_switch_shows_all_code(browser):
 @pytest.fixture(scope='session')
 def broken(served, report, browser, asked):
     "What the checks say of the broken pages that are asked for: {number of the fault: (words, words on the good page)}"
-    cli, folds = page_of(ROOT/'nbs/10_cli.ipynb'), next((page for page, o in report.items() if o['facts']['folds']), None)
+    cli, folds = page_of(ROOT/'nbs/14_cli.ipynb'), next((page for page, o in report.items() if o['facts']['folds']), None)
     good, bad = {}, {}
     for i in map(int, asked['fault']):
         good[i] = folds if FAULTS[i][0] == 'folding' else cli
