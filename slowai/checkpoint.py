@@ -194,6 +194,7 @@ def _place(learn):
     dl = learn.dls['train']
     return dict(place=pack(dl.place())) if hasattr(dl, 'place') else {}
 
+# %% ../nbs/06_checkpoint.ipynb #c0c05c7f
 @patch
 def rank_state(self:CheckpointCB, learn):
     "What each of several processes has for itself: its dice, and the metrics of its images"
@@ -219,6 +220,7 @@ def save(self:CheckpointCB, learn, finished=False):
     ranks = learn.team.gather(self.rank_state(learn))
     self.newest = learn.team.on_first(self.write, learn, finished, ranks)
 
+# %% ../nbs/06_checkpoint.ipynb #6d770e8d
 @patch
 def write(self:CheckpointCB, learn, finished, ranks):
     "The file itself, and the old ones away; the newest that there is"
@@ -271,6 +273,7 @@ def before_fit(self:CheckpointCB, learn):
     self.go_on(learn)
     self.interrupts.install()
 
+# %% ../nbs/06_checkpoint.ipynb #1199120b
 @patch
 def go_on(self:CheckpointCB, learn):
     "Say from where; a finished run is put back as it was"
@@ -413,6 +416,7 @@ class ResumePoint:
         ranks = self.payload.get('ranks', [])
         return ranks[team.rank] if len(ranks) == team.size else None
 
+# %% ../nbs/06_checkpoint.ipynb #a4ca549a
 @patch
 def check(self:ResumePoint, facts, about, model=None, size=1, regroup=False):
     "Raise a ValueError if the run that goes on is another; warn if its last bits may differ"
@@ -448,6 +452,7 @@ def beginning(self:ResumePoint, team):
     start, mine = self.payload['start'], self.mine(team)
     return {**start, 'random': mine['start']} if mine else start
 
+# %% ../nbs/06_checkpoint.ipynb #064eccd5
 @patch
 def enter(self:ResumePoint, learn, batches):
     "Called with the batches of the first pass: step over those that are done, then be as we were"

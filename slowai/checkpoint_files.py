@@ -59,7 +59,7 @@ def unpack(
     return o
 
 # %% ../nbs/05a_checkpoint_files.ipynb #93b80776
-FORMAT = 2   # of what lies in a checkpoint: 1 as one process writes it, 2 with the states of several
+FORMAT = 2   # of what lies in a checkpoint: 1 is one process's, 2 has the states of several
 class DamagedError(ValueError): "A checkpoint that isn't what was written"
 
 def digest_path(path:str|Path)->Path:

@@ -132,6 +132,21 @@ def _fit(dls, model, net, cbs, **kwargs):
             size=list(train.images.shape[2:]))
     return recorder.learn
 
+# %% ../nbs/14_cli.ipynb #db62876b
+def _check_request(model, epochs, lr):
+    check_lr(lr); check_count('epochs', epochs)
+    with torch.device('meta'): build_model(model, 2, 3)   # is there such a network?
+
+def _folder(out):
+    "Where the run goes; one process of several tries it"
+    if is_first(): check_folder(out)
+    return Path(out)
+
+def _network(model, dls):
+    c_in, *size = dls.splits['train'].images.shape[1:]
+    args = network_args(model, size)
+    return build_model(model, len(dls.classes), c_in, **args), args
+
 # %% ../nbs/14_cli.ipynb #ee0b24cc
 def train_command(
     data:str='fashion_mnist', # fashion_mnist, shapes, tiny_imagenet, or a folder of pictures
@@ -150,13 +165,10 @@ def train_command(
     regroup:bool=False, # resume even if another number of processes wrote the checkpoint
 ):
     "Train a network; write its record, its loss curve and its weights"
-    check_lr(lr); check_count('epochs', epochs)
-    with torch.device('meta'): build_model(model, 2, 3)   # is there such a network?
-    dls, out = get_dls(data, bs, seed, augment, size, device), Path(out)
-    if is_first(): check_folder(out)
+    _check_request(model, epochs, lr)
+    dls, out = get_dls(data, bs, seed, augment, size, device), _folder(out)
     set_seed(seed); print(f'{data}: {dls}', flush=True)
-    args = network_args(model, dls.splits['train'].images.shape[2:])
-    net = build_model(model, len(dls.classes), dls.splits['train'].images.shape[1], **args)
+    net, args = _network(model, dls)
     cbs = [*team_cbs(processes, timeout=timeout), CheckpointCB(out/'checkpoints', regroup=regroup)]
     learn = _fit(dls, model, net, cbs, n_epochs=epochs, lr=lr, device=device, resume=resume)
     if is_first(): save_run(out, learn, model, args)

@@ -23,6 +23,7 @@ def display_mode()->str: # 'notebook', 'terminal' or 'log'
     if IN_NOTEBOOK and os.getpid() == _pid: return 'notebook'
     return 'terminal' if getattr(sys.stdout, 'isatty', bool)() else 'log'
 
+# %% ../nbs/94_display.ipynb #ea133bfe
 def show_table(
     md:str, # a table, or anything else in Markdown
     mode:str|None=None, # 'notebook', 'terminal' or 'log'; None: find out

@@ -116,7 +116,8 @@ class RankLoader:
         more = dict(prefetch_factor=dl.prefetch_factor) if dl.num_workers else {}
         self.dl = dl
         self.own = DataLoader(dl.dataset, batch_sampler=Shares(dl.batch_sampler, rank, size),
-            worker_init_fn=partial(_init_worker, rank, dl.worker_init_fn), **{k: getattr(dl, k) for k in names}, **more)
+            worker_init_fn=partial(_init_worker, rank, dl.worker_init_fn),
+            **{k: getattr(dl, k) for k in names}, **more)
     def __len__(self): return len(self.dl)
     def __iter__(self): return iter(self.own)
     def __getattr__(self, k): return getattr(self.__dict__['dl'], k)
@@ -137,19 +138,21 @@ class RankLoaders:
             if isinstance(dl, DataLoader) and dl.batch_sampler is not None:
                 self.made[k] = RankLoader(dl, self.team.rank, self.team.size)
             elif hasattr(dl, 'for_team'): self.made[k] = dl.for_team(self.team)
-            else: raise TypeError(f"dls: {k!r} is a {type(dl).__name__}, which processes can't share; "
+            else: raise TypeError(
+                f"dls: {k!r} is a {type(dl).__name__}, which processes can't share; "
                 "expected a torch DataLoader of batches, or a loader with for_team(team)")
         return self.made[k]
 
 # %% ../nbs/11_distributed.ipynb #959137a3
-class OtherProcessError(RuntimeError): "Another process has failed, or is gone; not this one's fault"
+class OtherProcessError(RuntimeError):
+    "Another process has failed, or is gone; not this one's fault"
 
 class AccelerateCB(Callback, Team, order=-40):
     "Train with several processes, by Hugging Face Accelerate: each has a share of every batch"
     def __init__(self,
-        processes:int|None=None, # how many there must be; None: more than one, as many as were started
+        processes:int|None=None, # how many there must be; None: as many as were started, at least 2
         timeout:float=600, # seconds to wait for another process, above 0
-        mixed_precision:str|None=None, # 'no' or 'bf16'; None: as `accelerate launch` was told, 'no' without it
+        mixed_precision:str|None=None, # 'no' or 'bf16'; None: as `accelerate launch` was told
         find_unused_parameters:bool=False, # look in each step for those that it doesn't use
         sync_batchnorm:bool=False, # on GPUs: BatchNorm looks at the whole batch, not at a share
     ):
@@ -223,6 +226,7 @@ def wait(self:AccelerateCB, f, *args, **kwargs):
 _codes = dict(batch=1, epoch=2, fit=3, error=4)
 _cancel = {1: CancelBatchException, 2: CancelEpochException, 3: CancelFitException}
 
+# %% ../nbs/11_distributed.ipynb #f31d9d2e
 @patch
 def meet(self:AccelerateCB,
     what:str, # where we are; the same for all, or something is wrong
@@ -242,7 +246,8 @@ def meet(self:AccelerateCB,
         said = self.ask_all(what)
         self.over = True
         where = '; '.join(f'process {i} is at {o}' for i,o in enumerate(said))
-        raise RuntimeError(f"the processes have come apart: {where}. Has a callback left a batch or "
+        raise RuntimeError(
+            f"the processes have come apart: {where}. Has a callback left a batch or "
             "a pass, or have the loaders ended, on one of them only?")
     return [r[2:] for r in rows]
 
@@ -270,7 +275,8 @@ def tell(self:AccelerateCB, e):
     "Tell the others of an exception that is on its way here, once"
     if e in (None, self.told, self.outer) or self.over or self.size == 1: return
     self.told, self.message = e, f'{type(e).__name__}: {e}'
-    if self.busy: self.over = True; return   # they wait for us in something else, and will see that we are gone
+    # they wait for us in something else, and will see that we are gone
+    if self.busy: self.over = True; return
     code = next((i for i,c in _cancel.items() if isinstance(e, c)), _codes['error'])
     try: self.meet('', code=code)
     except OtherProcessError:
@@ -318,7 +324,8 @@ def merged(self:AccelerateCB, metric):
 @patch
 @contextmanager
 def together(self:AccelerateCB, learn):
-    self.learn,self.outer,self.told,self.busy,self.over,self.ddp = learn,sys.exception(),None,False,False,None
+    self.learn,self.outer,self.told = learn,sys.exception(),None
+    self.busy,self.over,self.ddp = False,False,None
     self.forwards = self.steps = 0
     self.start(learn)
     dls = learn.dls
@@ -490,7 +497,8 @@ def cleanup_fit(self:AccelerateCB, learn): self.tell(sys.exception())
 # %% ../nbs/11_distributed.ipynb #dd68d9fb
 LOST = 75   # exit status of a process that only ends because another one has
 def _ending(code):
-    return f'was ended by {signal.Signals(-code).name}' if code < 0 else f'ended with exit status {code}'
+    if code < 0: return f'was ended by {signal.Signals(-code).name}'
+    return f'ended with exit status {code}'
 
 def blame(
     codes:Sequence, # exit status of each process; negative: the signal that ended it

@@ -81,7 +81,7 @@ class Team:
     def together(self, learn): return nullcontext()   # stands around a fit
     def merged(self, metric): return metric           # a torcheval metric over what all have seen
     def gather(self, o): return [o]                   # what each of them says, by rank
-    def agree(self, *ns): return ns                   # of each number, the largest that one of them says
+    def agree(self, *ns): return ns   # of each number, the largest that one of them says
     def on_first(self, f, *args): return f(*args)     # the first does it; what comes of it, all get
     def own_dice(self): pass                          # from here on, each throws other dice
     def own_dice(self): pass                          # from here on, each throws other dice

@@ -36,6 +36,8 @@ from slowai.learner import (
     TrainLearner,
     check_cbs,
 )
+
+# %% ../nbs/02f_schedules.ipynb #f249e183
 from .records import RecordCB
 from .states import restoring
 from slowai.steps import (

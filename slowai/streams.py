@@ -23,7 +23,7 @@ from .learner import Team
 
 # %% ../nbs/11a_streams.ipynb #62c2a2bf
 class ParquetStream:
-    "Batches of pictures out of parquet files that need not fit into memory, for one process or more"
+    "Batches of pictures out of parquet files larger than memory, for one process or more"
     def __init__(self,
         files:Sequence, # paths; columns `image` (a picture) and `label` (its class)
         bs:int, # pictures a batch, of all processes together
@@ -69,6 +69,7 @@ def source(self:ParquetStream, epoch):
     ds = load_dataset('parquet', data_files=files, split='train', streaming=True)
     return split_dataset_by_node(ds, self.team.rank, self.team.size)
 
+# %% ../nbs/11a_streams.ipynb #c47f8a3b
 @patch
 def blocks(self:ParquetStream, epoch, state, k):
     "Blocks from the one with number `k`: images, labels, and where it began"
@@ -89,7 +90,8 @@ def _pixels(image):
 # %% ../nbs/11a_streams.ipynb #2932a964
 class _Buffer:
     "What has been read and not yet used, and where to begin to read it again"
-    def __init__(self, blocks, done): self.blocks,self.parts,self.done,self.ended = blocks,[],done,False
+    def __init__(self, blocks, done):
+        self.blocks,self.parts,self.done,self.ended = blocks,[],done,False
     def __len__(self): return max(0, sum(len(y) for _,y,_ in self.parts) - self.done)
     def fill(self, n):
         "Read on until there are `n`, or no more"
@@ -100,7 +102,8 @@ class _Buffer:
     def take(self, n):
         x, y = (torch.cat([p[i] for p in self.parts])[self.done:self.done + n] for i in (0, 1))
         self.done += n
-        while self.parts and self.done >= len(self.parts[0][1]) and (len(self.parts) > 1 or self.ended):
+        while (self.parts and self.done >= len(self.parts[0][1])
+                and (len(self.parts) > 1 or self.ended)):
             self.done -= len(self.parts.pop(0)[1])
         return x, y
     def place(self): return (*self.parts[0][2], self.done) if self.parts else None
@@ -111,7 +114,8 @@ def __iter__(self:ParquetStream):
     team, (state, k, done) = self.team, self.at or (None, 0, 0)
     if self.at != 'end':
         buf = _Buffer(self.blocks(self.epoch, state, k), done)
-        cap = self.batch_size + 2*team.size   # a rest of fewer than two each goes with the batch before it
+        # a rest of fewer than two each goes with the batch before it
+        cap = self.batch_size + 2*team.size
         while sum(have := team.gather(buf.fill(cap))):
             x, y = self.share(buf, have)
             self.at = buf.place() or 'end'
