@@ -324,7 +324,7 @@ def test_export_onnx(saved, clf, tmp_path):
 
 
 def test_onnx_not_installed(saved, tmp_path, monkeypatch):
-    monkeypatch.setattr(inf, 'find_spec', lambda o: None)
+    monkeypatch.setattr(slowai.export, 'find_spec', lambda o: None)
     with pytest.raises(ImportError, match='this needs onnx, onnxscript, onnxruntime: pip install onnx onnxscript onnxruntime'):
         export_onnx(saved, tmp_path/'m.onnx')
     assert not (tmp_path/'m.onnx').exists()

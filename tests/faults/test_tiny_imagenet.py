@@ -302,14 +302,19 @@ def test_fault_of_the_archive(damage, words, archive, cache):
 
 # Runs a tool that stands still after its first epoch until a file is there, so that a signal can't come too late
 STANDS = """
-import builtins, runpy, sys, time
+import runpy, sys, time
 from pathlib import Path
-say, go = print, Path(sys.argv[1])
-def stand(*args, **kw):
-    say(*args, **kw)
-    if args and str(args[0]).startswith('epoch 0'):
-        while not go.exists(): time.sleep(.01)
-builtins.print, sys.argv = stand, sys.argv[2:]
+class Stands:
+    def __init__(self, out, go): self.out, self.go, self.seen = out, go, False
+    def __getattr__(self, name): return getattr(self.out, name)
+    def write(self, text):
+        self.seen |= text.startswith('epoch 0')
+        return self.out.write(text)
+    def flush(self):
+        self.out.flush()
+        while self.seen and not self.go.exists(): time.sleep(.01)
+sys.stdout = Stands(sys.stdout, Path(sys.argv[1]))
+sys.argv = sys.argv[2:]
 sys.path.insert(0, str(Path(sys.argv[0]).parent))
 runpy.run_path(sys.argv[0], run_name='__main__')
 """
