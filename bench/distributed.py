@@ -62,7 +62,8 @@ def work(out, processes, threads, steps):
     times, costs = Times(), Costs()
     cbs = [DeviceCB('cpu'), MixedPrecisionCB(), ChannelsLastCB(), times]
     if processes > 1: cbs += [AccelerateCB(processes), costs]
-    learn = TrainLearner(DeeperCNN.kaiming(block=ResidualConvBlock, n_outputs=10), dls, F.cross_entropy, lr=1e-3, opt_func=torch.optim.AdamW,
+    learn = TrainLearner(DeeperCNN.kaiming(block=ResidualConvBlock, n_outputs=10), dls, F.cross_entropy, lr=1e-3,
+        opt_func=torch.optim.AdamW,
         cbs=cbs)
     learn.fit(1, valid=False)
     torch.set_num_threads(threads)

@@ -1,6 +1,8 @@
-"""One contestant of bench/speed.py in a process of its own: each line on its standard input is a round, each answer the seconds of its training
+"""One contestant of bench/speed.py in a process of its own: each line on its standard input is a round, each
+answer the seconds of its training
 
-The data are 28×28 pictures of noise, the network is the residual one of page 03, and all have AdamW, one-cycle, an accuracy and a progress display."""
+The data are 28×28 pictures of noise, the network is the residual one of page 03, and all have AdamW, one-cycle, an accuracy and a
+progress display."""
 import contextlib
 import io
 import sys
@@ -36,7 +38,8 @@ class Block(nn.Module):
 
 def network():
     nfs = 8, 16, 32, 64, 128
-    net = nn.Sequential(Block(1, 8, 1, 5), *(Block(i, o) for i, o in zip(nfs, nfs[1:], strict=False)), Block(128, 10, act=False), nn.Flatten())
+    blocks = (Block(i, o) for i, o in zip(nfs, nfs[1:], strict=False))
+    net = nn.Sequential(Block(1, 8, 1, 5), *blocks, Block(128, 10, act=False), nn.Flatten())
     assert sum(p.numel() for p in net.parameters()) == 321_438
     return net
 

@@ -408,7 +408,7 @@ class ResumePoint:
         payload:Mapping, # from `read_checkpoint`
         path:Path, # of the file, for messages
     ):
-        self.payload,self.path = payload,path
+        self.payload,self.path,self.skipped = payload,path,0
         self.epoch,self.n_done,self.finished = (payload[k] for k in ('epoch', 'n_done', 'finished'))
     def __repr__(self): return f'epoch {self.epoch}, batch {self.n_done} ({self.path.name})'
     def mine(self, team):

@@ -174,7 +174,8 @@ def _why_no_start(e, timeout):
     n, me = os.environ.get('WORLD_SIZE', '?'), os.environ.get('RANK', '?')
     if 'EADDRINUSE' in str(e) or 'already in use' in str(e):
         return f"MASTER_PORT: the port of {at} is in use by another program; choose another, or let the launcher choose"
-    return (f"timeout: process {me} of {n} has waited {timeout:g} s at {at} and the team is not complete; has each process been started, on "
+    return (f"timeout: process {me} of {n} has waited {timeout:g} s at {at} and the team is not complete; has each process been "
+        f"started, on "
         "each machine, with the same MASTER_ADDR, MASTER_PORT and WORLD_SIZE? AccelerateCB(timeout=…) waits longer")
 
 # %% ../nbs/11_distributed.ipynb #67712343
@@ -203,7 +204,8 @@ def check_size(self:AccelerateCB):
     if self.size == (want or self.size) and (self.size > 1 or want == 1): return
     told = ''.join(f", though {k} is {v}" for k,v in said.items())
     raise ValueError(f"processes: expected {want or 'more than one'}, got {self.size}{told}. Start them with `slowai_train --processes 2`, "
-        "`torchrun --nproc_per_node 2 …` or `accelerate launch --multi_gpu --num_processes 2 …` (`accelerate launch --cpu --num_processes 2` "
+        "`torchrun --nproc_per_node 2 …` or `accelerate launch --multi_gpu --num_processes 2 …` (`accelerate launch --cpu "
+        "--num_processes 2` "
         "starts one, and says nothing). To train alone, leave AccelerateCB out or write AccelerateCB(processes=1)")
 
 # %% ../nbs/11_distributed.ipynb #e79cc61c
@@ -217,7 +219,8 @@ def wait(self:AccelerateCB, f, *args, **kwargs):
         self.over = True
         late = 'timed out' in str(e).lower() or 'timeout' in str(e).lower()
         why = f"has waited {self.timeout:g} s for the others in vain (timeout)" if late else "has lost the others"
-        raise OtherProcessError(f"process {self.rank} {why} at {self.learn.where()}; what ended them stands in their own messages, or in the "
+        raise OtherProcessError(f"process {self.rank} {why} at {self.learn.where()}; what ended them stands in their own "
+            f"messages, or in the "
             "launcher's") from e
     self.busy = False
     return res
@@ -366,7 +369,8 @@ def check(self:AccelerateCB, learn):
     for cb in learn.cbs:
         if isinstance(cb, DeviceCB) and (cb.device.type != here.type or cb.device.index not in (None, here.index)):
             raise ValueError(f"device: DeviceCB says {cb.device}, but process {self.rank} has {here}; write DeviceCB({here.type!r})")
-    if self.sync_batchnorm and here.type == 'cpu': raise ValueError("sync_batchnorm: torch's SyncBatchNorm needs GPUs; leave it out on a CPU")
+    if self.sync_batchnorm and here.type == 'cpu': raise ValueError("sync_batchnorm: torch's SyncBatchNorm needs GPUs; leave it "
+        "out on a CPU")
     dl = learn.dls['train']
     if learn.will_train and isinstance(dl, DataLoader) and dl.batch_size: self.check_batches(learn, dl)
 
@@ -376,8 +380,10 @@ def check_batches(self:AccelerateCB, learn, dl):
     bn = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in learn.model.modules()) and not self.sync_batchnorm
     least, last = self.size*(1 + bn), 0 if dl.drop_last else len(dl.dataset) % dl.batch_size
     if dl.batch_size < least or 0 < last < least:
-        raise ValueError(f"bs: {len(dl.dataset)} training images in batches of {dl.batch_size} leave a batch of {last or dl.batch_size}, and "
-            f"{self.size} processes need {least} at least{' (two each, for BatchNorm)' if bn else ''}; choose another bs, or drop_last=True")
+        raise ValueError(f"bs: {len(dl.dataset)} training images in batches of {dl.batch_size} leave a batch of "
+            f"{last or dl.batch_size}, and "
+            f"{self.size} processes need {least} at least{' (two each, for BatchNorm)' if bn else ''}; choose another bs, or "
+            f"drop_last=True")
 
 # %% ../nbs/11_distributed.ipynb #f55190d1
 class _Shell(nn.Module):

@@ -10,16 +10,25 @@ import torch.nn.functional as F
 from torch import nn
 
 from slowai.batches import shapes_dls
-from slowai.best import BestModelCB, EMACB
+from slowai.best import EMACB, BestModelCB
 from slowai.checkpoint import CheckpointCB
 from slowai.distributed import AccelerateCB
-from slowai.learner import (Callback, CancelBatchException, CancelEpochException, CancelFitException, DeviceCB, MetricsCB, MulticlassAccuracy,
-    ProgressCB, TrainLearner)
+from slowai.learner import (
+    Callback,
+    CancelBatchException,
+    CancelEpochException,
+    CancelFitException,
+    DeviceCB,
+    MetricsCB,
+    MulticlassAccuracy,
+    ProgressCB,
+    TrainLearner,
+)
 from slowai.records import RecordCB
 from slowai.schedules import BatchSchedulerCB
 from slowai.states import set_seed
-from slowai.streams import ParquetStream, SizedParquetStream
 from slowai.steps import GradientAccumulationCB, GradientClipCB
+from slowai.streams import ParquetStream, SizedParquetStream
 
 
 class At(Callback):
@@ -57,7 +66,8 @@ def fit(net, out=None, cbs=(), bs=20, n_train=230, n_test=61, n_epochs=2, lr=.01
     cbs = [*own, DeviceCB('cpu'), MetricsCB(accuracy=MulticlassAccuracy()), ProgressCB(), losses, sched, RecordCB('run'), *cbs]
     learn = TrainLearner(net, dls, F.cross_entropy, lr=lr, opt_func=opt_func, cbs=cbs)
     learn.fit(n_epochs, resume=resume, **fit_args)
-    final = dict(model=net.state_dict(), losses=[float(o) for o in losses.seen], history=learn.metrics.history, images=learn.record['peak_memory'] and
+    final = dict(model=net.state_dict(), losses=[float(o) for o in losses.seen], history=learn.metrics.history,
+        images=learn.record['peak_memory'] and
         next(cb for cb in cbs if isinstance(cb, RecordCB)).images, epochs=len(learn.record['history']), random=torch.get_rng_state(),
         curve=[float(o) for o in next(cb for cb in cbs if isinstance(cb, ProgressCB)).losses], team=(learn.team.rank, learn.team.size))
     if out: torch.save(final, f"{out}.{learn.team.rank}")
@@ -155,7 +165,8 @@ def workers(out):
     seen = []
     class Keep(Callback):
         def before_batch(self, learn): seen.append(learn.batch[0].clone())
-    dl = torch.utils.data.DataLoader(Dice(), 10, shuffle=True, num_workers=1, multiprocessing_context='fork', generator=torch.Generator().manual_seed(3))
+    g = torch.Generator().manual_seed(3)
+    dl = torch.utils.data.DataLoader(Dice(), 10, shuffle=True, num_workers=1, multiprocessing_context='fork', generator=g)
     learn = TrainLearner(nn.Linear(4, 2), dict(train=dl), F.cross_entropy, cbs=[AccelerateCB(timeout=30), DeviceCB('cpu'), Keep()])
     learn.fit(2, valid=False)
     torch.save(torch.cat(seen), f'{out}.{learn.team.rank}')

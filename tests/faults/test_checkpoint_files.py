@@ -8,7 +8,7 @@ import pytest
 import torch
 from runs import LIMIT, SETTINGS, assert_same, python, resume, run, saved
 
-from slowai.checkpoint_files import read_checkpoint, to_bytes, write_checkpoint
+from slowai.checkpoint_files import FORMAT, read_checkpoint, to_bytes, write_checkpoint
 
 
 @pytest.fixture(scope='module')
@@ -135,7 +135,7 @@ def test_hostile_pickle_without_a_zip(folder, tmp_path):
 def test_newer_format(folder):
     payload = read_checkpoint(newest(folder))
     write_checkpoint(newest(folder), to_bytes({**payload, 'format': 99}))
-    refused(resume(folder), 'has checkpoint format 99, and this version of slowai reads up to 1; update slowai')
+    refused(resume(folder), f'has checkpoint format 99, and this version of slowai reads up to {FORMAT}; update slowai')
 
 
 @pytest.mark.parametrize('payload', [[1, 2], {'state_dict': {}}], ids=['a list', "somebody else's"])

@@ -178,7 +178,9 @@ def test_one_leaves_a_pass(tmp_path):
 
 
 def test_one_misses_a_step(tmp_path):
-    for o in team('apart', tmp_path): assert o.code == 1 and 'the processes have come apart: process 0 is at epoch 0' in o.said.replace('a backward pass in ', ''), o.said
+    for o in team('apart', tmp_path):
+        said = o.said.replace('a backward pass in ', '')
+        assert o.code == 1 and 'the processes have come apart: process 0 is at epoch 0' in said, o.said
 
 
 def test_nan_in_one(tmp_path):
