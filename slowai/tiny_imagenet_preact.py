@@ -478,13 +478,15 @@ def compare_norms(
 
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #4069b9f9
 class StreamCB(Callback, order=45):
-    "After each evaluation: the stream by stage, and a part of the images evaluated with either kind of statistics; `rows` holds them"
+    "After each evaluation: the stream by stage, and a part of the images evaluated with each kind of statistics; `rows` holds them"
     saved = ('rows',)
     def __init__(self,
         n_batches:int=4, # batches of the evaluation split to look at
+        n_refresh:int=8, # batches of the training split to measure the norms anew with, on a copy; 0: leaves that out
     ):
         check_count('n_batches', n_batches)
-        self.n_batches,self.rows = n_batches,[]
+        if n_refresh != 0: check_count('n_refresh', n_refresh)
+        self.n_batches,self.n_refresh,self.rows = n_batches,n_refresh,[]
     def before_fit(self, learn): self.rows = []
     def after_epoch(self, learn):
         if learn.training: return
@@ -492,6 +494,10 @@ class StreamCB(Callback, order=45):
         bf16 = any(isinstance(cb, MixedPrecisionCB) and cb.on for cb in learn.cbs)
         row = dict(epoch=learn.epoch, stages=stream_stats(learn.model, batches[0][0][:128].to(next(learn.model.parameters()).device)))
         for k,batch_stats in (('running', False), ('batch', True)): row[k] = evaluate(learn.model, batches, batch_stats, bf16=bf16)
+        if self.n_refresh:
+            with restoring(learn.model, learn.dls):
+                refresh_norms(learn.model, learn.dls['train'], self.n_refresh, bf16)
+                row['refreshed'] = evaluate(learn.model, batches, bf16=bf16)
         self.rows.append(row)
 
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #dd6eccb9
