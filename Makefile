@@ -7,11 +7,16 @@ DATA   := $(VENV)/.data
 # Notebooks or test files for `make test` and `make notebooks`, all if empty; SLOW=1 runs the cells marked `#| slow` as well.
 ONLY   ?=
 SLOW   ?=
+# BARE=1: test what depends on the machine as on one without data and without bf16; BOTH=1: everything, then that, then ruff.
+BARE   ?=
+BOTH   ?=
+# What is installed, to the version; `make pins` renews it. Empty: the newest that settings.ini allows.
+PINS   ?= tools/constraints.txt
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help train test notebooks export docs bench lint clean
+.PHONY: help train test notebooks export docs bench lint pins clean
 
 # glibc gives the kernel back each large block that torch frees and pays for it again, page by page, at the next step. Keeping up
 # to 4 GB of them spares a training step on a CPU that. Other systems, and other allocators, take no notice.
@@ -27,7 +32,7 @@ train: $(DATA) ## the main job: a residual network, 3 epochs on all of FashionMN
 	$(BIN)/slowai_train --data fashion_mnist --model residual --epochs 3 --out runs/fashion_mnist
 
 test: $(DATA) ## every notebook through nbdev_test and every test in tests/; ends with 'N passed, N failed'
-	@$(BIN)/python tools/run_tests.py $(if $(SLOW),--slow) $(ONLY)
+	@$(BIN)/python tools/run_tests.py $(if $(SLOW),--slow) $(if $(BARE),--bare) $(if $(BOTH),--both) $(ONLY)
 
 notebooks: $(DATA) ## run the notebooks from top to bottom and save their outputs (SLOW=1: the long runs too; ONLY=nbs/01_conv.ipynb)
 	$(BIN)/nbdev_export
@@ -48,17 +53,26 @@ bench: $(DATA) ## the side-by-side benchmarks in bench/, one after the other
 	@for f in bench/[!_]*.py; do [ -e "$$f" ] || continue; echo "$$f"; $(BIN)/python "$$f" || exit 1; done
 
 lint: $(READY) ## ruff over the package, the notebooks, tools, tests and benchmarks
-	$(BIN)/ruff check --config tools/ruff.toml setup.py slowai nbs tools tests $(wildcard bench)
+	$(BIN)/python -m ruff check --config tools/ruff.toml setup.py slowai nbs tools tests $(wildcard bench)
+
+pins: ## renew tools/constraints.txt, the versions that `make` installs (KEEP=1: change only what settings.ini no longer allows)
+	@$(venv)
+	$(BIN)/python -m pip install --quiet --upgrade uv
+	$(BIN)/python tools/pins.py $(if $(KEEP),--keep)
 
 clean: ## remove what make made: .venv, the site, caches; runs/ stays
 	rm -rf $(VENV) _docs _proc build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(READY): settings.ini setup.py
-	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("slowai wants Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another one: make PYTHON=python3.12")'
-	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || \
-	  { $(PYTHON) tools/debian.py python3-venv && $(PYTHON) -m venv --clear $(VENV); }
-	$(BIN)/python -m pip install --use-pep517 -e '.[dev]'
+# .venv, unless there is one that works
+venv = $(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("slowai wants Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another one: make PYTHON=python3.12")' || exit 1; \
+  $(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || \
+  { $(PYTHON) tools/debian.py python3-venv && $(PYTHON) -m venv --clear $(VENV); }
+
+# By the environment, the constraints hold for the isolated build of the package too; pip 25.3 and newer has another name for those.
+$(READY): settings.ini setup.py $(PINS)
+	@$(venv)
+	$(if $(PINS),PIP_CONSTRAINT=$(PINS) PIP_BUILD_CONSTRAINT=$(PINS)) $(BIN)/python -m pip install --use-pep517 -e '.[dev]'
 	@touch $@
 
 # Without the data this file is not made, and the next run asks again.

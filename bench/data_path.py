@@ -20,9 +20,13 @@ from torch.utils.data import DataLoader
 from torchvision import transforms as T
 from torchvision.datasets import ImageFolder
 
-from slowai.data import _NotHere, _tiny_folder, load_tiny_imagenet
-from slowai.learner import device_name, has_fast_bf16, set_seed, write_atomically
-from slowai.tiny_imagenet_preact import get_imagenet_dls, get_model, mean_color, preprocess_and_trivial_augment, tiny_mean, tiny_std
+from slowai.files import write_atomically
+from slowai.hub import NotHereError
+from slowai.records import device_name
+from slowai.states import set_seed
+from slowai.steps import has_fast_bf16
+from slowai.tiny_imagenet import load_tiny_imagenet, mean_color, tiny_folder, tiny_mean, tiny_std
+from slowai.tiny_imagenet_preact import get_imagenet_dls, get_model, preprocess_and_trivial_augment
 
 OUT = Path(__file__).resolve().parent.parent/'results/bench_data_path.json'
 BS, WORKERS = 512, 2
@@ -92,8 +96,8 @@ def main():
     p.add_argument('--out', type=Path, default=OUT, help='where the numbers go')
     args = p.parse_args()
     data = args.data or Path(os.environ.get('SLOWAI_DATA', '.'))/'tiny-imagenet'
-    try: files = _tiny_folder(data)[1]
-    except _NotHere as e: files = print(f'nothing measured: {e}')
+    try: files = tiny_folder(data)[1]
+    except NotHereError as e: files = print(f'nothing measured: {e}')
     if not files: return
     set_seed(0); datasets.disable_progress_bars()
     dls = get_imagenet_dls(BS, preprocess_and_trivial_augment, sets=load_tiny_imagenet(data), device='cpu')

@@ -14,18 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from slowai.learner import (
-    DeviceCB,
-    MetricsCB,
-    MulticlassAccuracy,
-    ProgressCB,
-    TrainLearner,
-    device_name,
-    set_seed,
-    shapes_dls,
-    write_atomically,
-)
+from slowai.batches import shapes_dls
+from slowai.files import write_atomically
+from slowai.learner import DeviceCB, MetricsCB, MulticlassAccuracy, ProgressCB, TrainLearner
+from slowai.records import device_name
 from slowai.resnet import DeeperCNN, ResidualConvBlock
+from slowai.states import set_seed
 
 OUT = Path(__file__).resolve().parent.parent/'results/bench_learner.json'
 

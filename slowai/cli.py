@@ -17,26 +17,21 @@ import matplotlib.pyplot as plt
 import torch
 from fastcore.script import call_parse
 
-# %% ../nbs/10_cli.ipynb #9a01e0f2
+# %% ../nbs/10_cli.ipynb #9de6b186
+from .batches import DataLoaders, Normalize, fashion_mnist, shapes_dls
 from .checkpoint import CheckpointCB
-from .inference import Classifier, build_model, one_line_errors, pick, save_model
-from slowai.learner import (
-    Callback,
-    DataLoaders,
-    Normalize,
-    ProgressCB,
-    TrainLearner,
-    check_count,
-    check_lr,
-    fashion_mnist,
-    set_seed,
-    shapes_dls,
-    train_1cycle,
-    write_atomically,
-)
-from .own import Augment, image_folder_dls, nfs_for
+from .checks import check_count, check_lr, one_line_errors, pick
+from .files import write_atomically
+from .folders import Augment, image_folder_dls
+from .inference import Classifier, save_model
+from .learner import Callback, ProgressCB, TrainLearner
+from .networks import build_model
+from .own import nfs_for
 from .resnet import summarize
-from .tiny_imagenet_preact import get_imagenet_dls, preprocess_and_trivial_augment, tiny_mean, tiny_std
+from .schedules import train_1cycle
+from .states import set_seed
+from .tiny_imagenet import tiny_mean, tiny_std
+from .tiny_imagenet_preact import get_imagenet_dls, preprocess_and_trivial_augment
 
 # %% ../nbs/10_cli.ipynb #f737de05
 data_sources = dict(fashion_mnist=fashion_mnist, shapes=shapes_dls,
@@ -47,20 +42,24 @@ def get_dls(
     data:str|Path, # one of `data_sources`, or the path of a folder of pictures
     bs:int|None=None, # pictures a batch; None: 512, and 64 for a folder
     seed:int=42, # of the order of the training pictures
-    augment:str|None=None, # none, flip, erase or trivial; None: trivial for tiny_imagenet, flip for a folder
+    augment:str|None=None, # none, flip, erase, trivial; None: flip for a folder, else trivial
     size:int|None=None, # pixels, for a folder; None: 64
     device:str|None=None, # where the pictures live; None: the best this machine has
 )->DataLoaders:
     "The loaders of a data set by its name, or of a folder of pictures"
     if data not in data_sources:
-        if not Path(data).expanduser().exists(): pick('data', data, {**data_sources, 'the path of a folder of pictures': None})
-        return image_folder_dls(data, 64 if size is None else size, 64 if bs is None else bs, augment or 'flip', seed, device=device)
+        if not Path(data).expanduser().exists():
+            pick('data', data, {**data_sources, 'the path of a folder of pictures': None})
+        return image_folder_dls(data, 64 if size is None else size, 64 if bs is None else bs,
+            augment or 'flip', seed, device=device)
     bs = 512 if bs is None else bs
-    if size is not None: raise ValueError(f"size: only for a folder of pictures; those of {data} have a size")
-    if data != 'tiny_imagenet':
-        if augment is not None: raise ValueError(f"augment: only for tiny_imagenet or a folder of pictures, not for {data}")
-        return data_sources[data](bs, seed=seed)
-    own = {} if augment is None else dict(training_preprocessor=Augment(augment, Normalize(tiny_mean, tiny_std)))
+    if size is not None:
+        raise ValueError(f"size: only for a folder of pictures; those of {data} have a size")
+    if data != 'tiny_imagenet' and augment is not None:
+        raise ValueError(f"augment: only for tiny_imagenet or a folder of pictures, not for {data}")
+    if data != 'tiny_imagenet': return data_sources[data](bs, seed=seed)
+    own = {} if augment is None else dict(
+        training_preprocessor=Augment(augment, Normalize(tiny_mean, tiny_std)))
     return data_sources[data](bs, seed=seed, device=device, **own)
 
 # %% ../nbs/10_cli.ipynb #2d3d8f19
@@ -70,7 +69,8 @@ def network_args(
 )->dict: # more arguments for `build_model`
     "What a network must be told to fit pictures of this size"
     stem = dict(cnn=2, deeper=1, residual=1, double=1).get(model)
-    return {} if stem is None or max(size) <= 32 and min(size) > 16 else dict(nfs=nfs_for(size, stem_stride=stem))
+    return ({} if stem is None or max(size) <= 32 and min(size) > 16
+        else dict(nfs=nfs_for(size, stem_stride=stem)))
 
 # %% ../nbs/10_cli.ipynb #3bfe6067
 def check_folder(
@@ -81,7 +81,9 @@ def check_folder(
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_atomically(out/'.try', b''); (out/'.try').unlink()
-    except OSError as e: raise ValueError(f"out: can't write in {str(out)!r} ({e.strerror or e}); choose another folder") from e
+    except OSError as e:
+        raise ValueError(f"out: can't write in {str(out)!r} ({e.strerror or e}); "
+            "choose another folder") from e
     return out
 
 # %% ../nbs/10_cli.ipynb #9873362a
@@ -109,7 +111,9 @@ class AugmentationCB(Callback):
         name:str, # as in `augmentations`
     ): self.name = name
 
-def _optimizer(model): return partial(torch.optim.AdamW, eps=1e-5) if model.startswith('tiny_') else torch.optim.AdamW
+# %% ../nbs/10_cli.ipynb #b44898d7
+def _optimizer(model):
+    return partial(torch.optim.AdamW, eps=1e-5) if model.startswith('tiny_') else torch.optim.AdamW
 
 def _augmentation(dls):
     tfm = dls.batch_tfm['train'] if isinstance(dls.batch_tfm, dict) else None
@@ -120,33 +124,36 @@ def _fit(dls, model, net, folder, **kwargs):
     summarize(net, getattr(net, 'layers', None), dls)
     train, kind = dls.splits['train'], _augmentation(dls)
     cbs = [CheckpointCB(folder), *([AugmentationCB(kind)] if kind else [])]
-    recorder, _ = train_1cycle(net, extra_cbs=cbs, dls=dls, name=f'{train.name} {model}', plot=False, opt_func=_optimizer(model), **kwargs)
-    if kind: recorder.learn.record['recipe'] |= dict(augmentation=kind, size=list(train.images.shape[2:]))
+    recorder, _ = train_1cycle(net, extra_cbs=cbs, dls=dls, name=f'{train.name} {model}',
+        plot=False, opt_func=_optimizer(model), **kwargs)
+    if kind:
+        recorder.learn.record['recipe'] |= dict(augmentation=kind,
+            size=list(train.images.shape[2:]))
     return recorder.learn
 
 # %% ../nbs/10_cli.ipynb #ee0b24cc
 def train_command(
-    data:str='fashion_mnist', # fashion_mnist, shapes (drawn, needs no data), tiny_imagenet, or the path of a folder of pictures
-    model:str='residual', # cnn, deeper, residual, double, tiny_pre, tiny_post, tiny_identity (these also with _quarter), timm:<name>
+    data:str='fashion_mnist', # fashion_mnist, shapes, tiny_imagenet, or a folder of pictures
+    model:str='residual', # cnn deeper residual double tiny_{pre,post,identity}[_quarter] timm:NAME
     epochs:int=3, # passes over the training images
     lr:float=1e-2, # highest learning rate of the one-cycle schedule
     bs:int=None, # images a batch; left out: 512, and 64 for a folder
     seed:int=42, # of weights, order and augmentation
-    augment:str=None, # for photographs: none, flip, erase, trivial; left out: flip for a folder, trivial for tiny_imagenet
+    augment:str=None, # none, flip, erase, trivial; left out: flip for a folder, else trivial
     size:int=None, # for a folder: height and width that its pictures get; left out: 64
     device:str=None, # such as cuda or cpu; left out: the best this machine has
-    out:str='runs/latest', # folder for metrics.json, loss.png, model.safetensors, and the checkpoints
+    out:str='runs/latest', # folder for metrics.json, loss.png, model.safetensors, checkpoints
     resume:bool=False, # go on from what lies in the folder; start afresh where nothing does
 ):
     "Train a network; write its record, its loss curve and its weights"
     check_lr(lr); check_count('epochs', epochs)
-    with torch.device('meta'): build_model(model, 2, 3)   # is there such a network? To be asked before the data are read
+    with torch.device('meta'): build_model(model, 2, 3)   # is there such a network?
     dls, out = get_dls(data, bs, seed, augment, size, device), check_folder(out)
-    set_seed(seed)
+    set_seed(seed); print(f'{data}: {dls}', flush=True)
     args = network_args(model, dls.splits['train'].images.shape[2:])
     net = build_model(model, len(dls.classes), dls.splits['train'].images.shape[1], **args)
-    print(f'{data}: {dls}', flush=True)
-    learn = _fit(dls, model, net, out/'checkpoints', n_epochs=epochs, lr=lr, device=device, resume=resume)
+    learn = _fit(dls, model, net, out/'checkpoints', n_epochs=epochs,
+        lr=lr, device=device, resume=resume)
     save_run(out, learn, model, args)
     print(f'wrote metrics.json, loss.png and model.safetensors to {out}')
 

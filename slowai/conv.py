@@ -25,11 +25,13 @@ def conv_out_size(
     padding:int=0, # zeros added on either end, at least 0
 )->int: # pixels of the output along that side
     "How many places a window has along one side of a picture"
-    for name,v,least in (('n', n, 1), ('ks', ks, 1), ('stride', stride, 1), ('padding', padding, 0)):
+    checked = (('n', n, 1), ('ks', ks, 1), ('stride', stride, 1), ('padding', padding, 0))
+    for name,v,least in checked:
         if isinstance(v, bool) or not isinstance(v, int) or v < least:
             raise ValueError(f"{name}: expected a whole number of at least {least}, got {v!r}")
     if ks > n + 2*padding:
-        raise ValueError(f"ks: a window of {ks} has no place on {n} pixels with padding {padding}; make it smaller, or pad")
+        raise ValueError(f"ks: a window of {ks} has no place on {n} pixels with padding "
+            f"{padding}; make it smaller, or pad")
     return (n + 2*padding - ks)//stride + 1
 
 # %% ../nbs/01_conv.ipynb #af0fba6e
@@ -59,7 +61,8 @@ def conv2d_loop(
     out = x.new_empty(len(x), len(w), oh, ow)
     for i in range(oh):
         for j in range(ow):
-            patch = x[:, None, :, i*stride:i*stride + ks[0], j*stride:j*stride + ks[1]]   # (N, 1, C, ks, ks)
+            # (N, 1, C, ks, ks)
+            patch = x[:, None, :, i*stride:i*stride + ks[0], j*stride:j*stride + ks[1]]
             out[:, :, i, j] = (patch*w).sum((2, 3, 4))
     return out if b is None else out + b[:, None, None]
 
@@ -71,7 +74,7 @@ def conv2d_unfold(
     stride:int=1, # pixels from place to place
     padding:int=0, # frame of zeros
 )->torch.Tensor: # float (N, C_out, H_out, W_out)
-    "A convolution as one matrix product ([Chellapilla et al. 2006](https://inria.hal.science/inria-00112631))"
+    "A convolution as one matrix product ([Chellapilla](https://inria.hal.science/inria-00112631))"
     size = _check_conv(x, w, b, stride, padding)
     cols = F.unfold(x, w.shape[2:], stride=stride, padding=padding)   # (N, C·ks·ks, places)
     out = (w.flatten(1) @ cols).unflatten(2, size)
@@ -98,7 +101,8 @@ def to_device(
     "Move tensors to a device, in whatever they are wrapped"
     if torch.is_tensor(x): return x.to(device)
     if isinstance(x, Mapping): return {k: to_device(v, device) for k,v in x.items()}
-    if isinstance(x, tuple) and hasattr(x, '_fields'): return type(x)(*(to_device(o, device) for o in x))   # a named tuple
+    if isinstance(x, tuple) and hasattr(x, '_fields'):   # a named tuple
+        return type(x)(*(to_device(o, device) for o in x))
     if isinstance(x, (list, tuple)): return type(x)(to_device(o, device) for o in x)
     return x
 
@@ -112,8 +116,10 @@ def conv(
 )->nn.Sequential:
     "A convolution with 'same' padding, and a ReLU"
     if not isinstance(ks, int) or ks < 1 or ks % 2 == 0:
-        raise ValueError(f"ks: expected an odd window of at least 1, got {ks!r}; 'same' padding needs a middle")
-    if not isinstance(stride, int) or stride < 1: raise ValueError(f"stride: expected a whole number of at least 1, got {stride!r}")
+        raise ValueError(f"ks: expected an odd window of at least 1, got {ks!r}; "
+            "'same' padding needs a middle")
+    if not isinstance(stride, int) or stride < 1:
+        raise ValueError(f"stride: expected a whole number of at least 1, got {stride!r}")
     return nn.Sequential(nn.Conv2d(c_in, c_out, ks, stride, ks//2), *([nn.ReLU()] if act else []))
 
 # %% ../nbs/01_conv.ipynb #700e1781
@@ -122,7 +128,8 @@ def simple_cnn(
     c_in:int=1, # channels of the pictures, 28×28
 )->nn.Sequential: # pictures (N, c_in, 28, 28) to scores (N, n_outputs)
     "Five strided convolutions: 28, 14, 7, 4, 2, 1 pixels"
-    layers = [conv(c_in, 8, ks=5), conv(8, 16), conv(16, 32), conv(32, 64), conv(64, n_outputs, act=False)]
+    layers = [conv(c_in, 8, ks=5), conv(8, 16), conv(16, 32),
+        conv(32, 64), conv(64, n_outputs, act=False)]
     return nn.Sequential(*layers, nn.Flatten())
 
 # %% ../nbs/01_conv.ipynb #528e8dbb
@@ -131,8 +138,10 @@ def accuracy(
     y:torch.Tensor, # labels, int64 (N,), 0 … n_classes-1
 )->torch.Tensor: # between 0 and 1
     "Share of rows whose highest score is at the label"
-    if y.is_floating_point(): raise TypeError(f"y: expected int64 labels, got {y.dtype}; convert with .long()")
-    if preds.dim() != 2 or len(preds) != len(y): raise ValueError(f"preds: expected ({len(y)}, n_classes), got {tuple(preds.shape)}")
+    if y.is_floating_point():
+        raise TypeError(f"y: expected int64 labels, got {y.dtype}; convert with .long()")
+    if preds.dim() != 2 or len(preds) != len(y):
+        raise ValueError(f"preds: expected ({len(y)}, n_classes), got {tuple(preds.shape)}")
     if len(y) and not 0 <= y.min() <= y.max() < preds.shape[1]:
         raise ValueError(f"y: expected labels 0 … {preds.shape[1] - 1}, got {y.min()} … {y.max()}")
     return (preds.argmax(1) == y).float().mean()
@@ -170,7 +179,8 @@ def fit(
             loss.backward()
             opt.step()
             opt.zero_grad()
-        with torch.no_grad(): preds = torch.cat([model(x.float()/255) for x in test.images.split(1000)])
+        with torch.no_grad():
+            preds = torch.cat([model(x.float()/255) for x in test.images.split(1000)])
         accs.append(accuracy(preds, test.labels).item())
         report(f'epoch {epoch}: loss of the last batch {loss.item():.3f}, accuracy {accs[-1]:.3f}')
     return accs

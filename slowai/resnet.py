@@ -18,9 +18,14 @@ from torch import nn
 from torch.nn import init
 from torch.utils.flop_counter import FlopCounterMode
 
-# %% ../nbs/03_resnet.ipynb #13c27481
-from .learner import (CancelFitException, DataLoaders, DeviceCB, Hook, HooksCallback, TrainLearner, check_count, fashion_mnist,
-    restoring, show_table, train_1cycle)
+# %% ../nbs/03_resnet.ipynb #79999458
+from .batches import DataLoaders, fashion_mnist
+from .checks import check_count
+from .display import show_table
+from .hooks import Hook, HooksCallback
+from .learner import CancelFitException, DeviceCB, TrainLearner
+from .schedules import train_1cycle
+from .states import restoring
 
 # %% ../nbs/03_resnet.ipynb #1147deec
 class GeneralReLU(nn.Module):
@@ -49,7 +54,8 @@ class Conv(nn.Conv2d):
     ):
         for k,v in dict(c_in=c_in, c_out=c_out, stride=stride).items(): check_count(k, v)
         if not isinstance(ks, int) or ks < 1 or ks % 2 == 0:
-            raise ValueError(f"ks: expected an odd kernel size of at least 1, got {ks!r}; 'same' padding needs a middle")
+            raise ValueError(f"ks: expected an odd kernel size of at least 1, got {ks!r}; "
+                "'same' padding needs a middle")
         super().__init__(c_in, c_out, ks, stride=stride, padding=ks//2, bias=not norm)
         self.norm,self.act = nn.BatchNorm2d(c_out) if norm else None, GeneralReLU() if act else None
     def forward(self, x):
@@ -61,27 +67,31 @@ class Conv(nn.Conv2d):
 def init_leaky_weights(
     module:nn.Module, # called by `model.apply(init_leaky_weights)` on every part
 ):
-    "Kaiming-normal weights for the leak of each `Conv` ([He et al.](https://arxiv.org/abs/1502.01852))"
-    if isinstance(module, Conv): init.kaiming_normal_(module.weight, a=1. if module.act is None else module.act.a or 0.)
+    "Kaiming-normal weights for each `Conv`'s leak ([He et al.](https://arxiv.org/abs/1502.01852))"
+    if isinstance(module, Conv):
+        init.kaiming_normal_(module.weight, a=1. if module.act is None else module.act.a or 0.)
 
 # %% ../nbs/03_resnet.ipynb #1045575e
 class CNN(nn.Module):
-    "Stem, one stride-2 block for each pair of `nfs`, and a last block down to 1×1: images (N, c_in, H, W) to scores (N, n_outputs)"
+    "Stem, a stride-2 block for each pair of `nfs`, a last one down to 1×1: images to scores"
     stem_stride = 2
     def __init__(self,
-        nfs:Sequence=(8, 16, 32, 64), # channels after the stem and after each block; at least 2 numbers
+        nfs:Sequence=(8, 16, 32, 64), # channels after the stem and each block; at least 2
         n_outputs:int=10, # number of classes
         block:Callable|None=None, # (c_in, c_out, stride=, ks=, act=) → module; None: `Conv`
         c_in:int=1, # channels of the images
     ):
         super().__init__()
         if not isinstance(nfs, Sequence) or isinstance(nfs, str) or len(nfs) < 2:
-            raise ValueError(f"nfs: expected at least two numbers of channels, such as (8, 16, 32, 64), got {nfs!r}")
+            raise ValueError("nfs: expected at least two numbers of channels, "
+                f"such as (8, 16, 32, 64), got {nfs!r}")
         if block is not None and not callable(block):
-            raise TypeError(f"block: expected a block class such as Conv or ResidualConvBlock, got {block!r}")
+            raise TypeError("block: expected a block class such as Conv or "
+                f"ResidualConvBlock, got {block!r}")
         self.nfs,self.n_outputs,self.c_in = tuple(nfs),n_outputs,c_in
         self.layers = nn.Sequential(*self.get_layers(nfs, n_outputs, block))
-        self.c_in = next((m.in_channels for m in self.layers.modules() if isinstance(m, nn.Conv2d)), c_in)
+        convs = (m for m in self.layers.modules() if isinstance(m, nn.Conv2d))
+        self.c_in = next((m.in_channels for m in convs), c_in)
 
 # %% ../nbs/03_resnet.ipynb #ed037d5b
 @patch
@@ -97,8 +107,9 @@ def forward(self:CNN, x):
         raise ValueError(f"images: expected shape (N, {self.c_in}, H, W), got {tuple(x.shape)}")
     out = self.layers(x)
     if out.dim() != 4 or out.shape[2:] != (1, 1):
-        raise ValueError(f"images: expected a size that {type(self).__name__} with nfs={self.nfs} brings down to 1×1, but {x.shape[2]}×"
-            f"{x.shape[3]} ends at {'×'.join(map(str, out.shape[2:]))}; resize the images or give more nfs")
+        raise ValueError(f"images: expected a size that {type(self).__name__} with nfs={self.nfs} "
+            f"brings down to 1×1, but {x.shape[2]}×{x.shape[3]} ends at "
+            f"{'×'.join(map(str, out.shape[2:]))}; resize the images or give more nfs")
     return out.flatten(1)
 
 @patch(cls_method=True)
@@ -129,13 +140,16 @@ class ResidualBlock(nn.Module):
         self.inner = inner
     def forward(self, x):
         y = self.inner(x)
-        if y.shape != x.shape: raise ValueError(f"inner: expected an output of the input's shape {tuple(x.shape)}, got {tuple(y.shape)}")
+        if y.shape != x.shape:
+            raise ValueError("inner: expected an output of the input's shape "
+                f"{tuple(x.shape)}, got {tuple(y.shape)}")
         return y + x
 
 # %% ../nbs/03_resnet.ipynb #284c9dcb
 def _check_stride(stride):
     if stride in (1, 2): return
-    raise ValueError(f"stride: expected 1 or 2, got {stride!r}; the identity path only knows how to keep or to halve")
+    raise ValueError(f"stride: expected 1 or 2, got {stride!r}; the identity path "
+        "only knows how to keep or to halve")
 
 # %% ../nbs/03_resnet.ipynb #398d33b3
 class ResidualConvBlock(nn.Module):
@@ -152,7 +166,8 @@ class ResidualConvBlock(nn.Module):
         _check_stride(stride)
         self.conv_a = Conv(c_in, c_out, stride=1, ks=ks, act=act, norm=norm)
         self.conv_b = Conv(c_out, c_out, stride=stride, ks=ks, act=False, norm=norm)
-        self.id_conv = nn.Conv2d(c_in, c_out, 1)   # built even where the channels agree and it never runs: the published counts include it
+        # built even where the channels agree and it never runs: the published counts include it
+        self.id_conv = nn.Conv2d(c_in, c_out, 1)
         self.act = GeneralReLU() if act else None
         self.stride,self.project = stride,c_in != c_out
     def identity(self, x):
@@ -186,7 +201,7 @@ class DoubleConvBlock(nn.Module):
 class SummaryCB(HooksCallback, order=-40):
     "Prints a table of the layers from one batch, then cancels the fit; `rows` holds it as numbers"
     def __init__(self,
-        mods:Sequence|None=None, # the modules to list, such as `model.layers`; None: all for which `mod_filter` is true
+        mods:Sequence|None=None, # modules to list; None: all for which `mod_filter` is true
         mod_filter:Callable=noop, # module → bool
     ):
         super().__init__(self._hook, mods, mod_filter)
@@ -196,7 +211,8 @@ class SummaryCB(HooksCallback, order=-40):
     def _row(self, hook, m, inp, out):
         hw = out.shape[-2:].numel() if out.dim() == 4 else 1
         est = sum(p.numel()*(hw if p.dim() == 4 else 1) for p in m.parameters())
-        self.rows.append(dict(module=m, type=type(m).__name__, input=tuple(inp[0].shape), output=tuple(out.shape),
+        self.rows.append(dict(module=m, type=type(m).__name__,
+            input=tuple(inp[0].shape), output=tuple(out.shape),
             params=sum(p.numel() for p in m.parameters()), mflops=est/1e6))
 
     def before_batch(self, learn):
@@ -210,8 +226,8 @@ class SummaryCB(HooksCallback, order=-40):
 def after_predict(self:SummaryCB, learn):
     counter, n = self.counter, len(learn.batch[0])
     self.cleanup_batch(learn)
-    counts, names = counter.get_flop_counts(), {m: f'{type(learn.model).__name__}.{k}' if k else type(learn.model).__name__
-        for k,m in learn.model.named_modules()}
+    counts, top = counter.get_flop_counts(), type(learn.model).__name__
+    names = {m: f'{top}.{k}' if k else top for k,m in learn.model.named_modules()}
     for r in self.rows: r['mmacs'] = sum(counts.get(names[r['module']], {}).values())/2/n/1e6
     show_table(self.table())
     raise CancelFitException
@@ -220,11 +236,15 @@ def after_predict(self:SummaryCB, learn):
 def table(self:SummaryCB)->str:
     "The rows as a Markdown table, with their total"
     unique = {id(p): p.numel() for r in self.rows for p in r['module'].parameters()}
-    top = [r for r in self.rows if not any(r['module'] is not o['module'] and r['module'] in set(o['module'].modules()) for o in self.rows)]
-    lines = ['| Type | Input | Output | N. params | MFlops | true M multiply-adds |', '|--|--|--|--:|--:|--:|']
-    lines += [f"| {r['type']} | {r['input']} | {r['output']} | {r['params']:,} | {r['mflops']:.1f} | {r['mmacs']:.2f} |" for r in self.rows]
+    inside = {m for r in self.rows for m in r['module'].modules() if m is not r['module']}
+    top = [r for r in self.rows if r['module'] not in inside]
+    lines = ['| Type | Input | Output | N. params | MFlops | true M multiply-adds |',
+        '|--|--|--|--:|--:|--:|']
+    lines += [f"| {r['type']} | {r['input']} | {r['output']} | {r['params']:,} | {r['mflops']:.1f} "
+        f"| {r['mmacs']:.2f} |" for r in self.rows]
     total = lambda k: f'{sum(r[k] for r in top):.2f}'
-    return '\n'.join([*lines, f"| Total | | | {sum(unique.values()):,} | {total('mflops')} | {total('mmacs')} |"])
+    return '\n'.join([*lines, f"| Total | | | {sum(unique.values()):,} | "
+        f"{total('mflops')} | {total('mmacs')} |"])
 
 # %% ../nbs/03_resnet.ipynb #f05fb53a
 def summarize(
@@ -247,7 +267,8 @@ def timm_model(
     "A timm model with random weights"
     if id not in timm.list_models():
         near = difflib.get_close_matches(str(id), timm.list_models(), 3)
-        raise ValueError(f"id: timm has no model {id!r}" + (f"; did you mean {', '.join(near)}?" if near else '; see timm.list_models()'))
+        raise ValueError(f"id: timm has no model {id!r}"
+            + (f"; did you mean {', '.join(near)}?" if near else '; see timm.list_models()'))
     return timm.create_model(id, in_chans=c_in, num_classes=n_outputs)
 
 def train_timm(

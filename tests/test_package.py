@@ -1,4 +1,5 @@
 "The package as pip sees it: it builds, installs elsewhere, and importing it does nothing but import"
+import os
 import re
 import subprocess
 import sys
@@ -47,7 +48,9 @@ def built(tmp_path_factory):
         dest.parent.mkdir(parents=True, exist_ok=True)
         dest.write_bytes(o.read_bytes())
     cmd = [sys.executable, '-m', 'build', '--outdir', str(tmp/'dist')]
-    res = subprocess.run(cmd, cwd=tmp/'tree', capture_output=True, text=True)
+    pins = (ROOT/'tools/constraints.txt').as_uri()   # a new setuptools is no affair of who runs the tests
+    env = {**os.environ, 'PIP_CONSTRAINT': pins, 'PIP_BUILD_CONSTRAINT': pins}
+    res = subprocess.run(cmd, cwd=tmp/'tree', env=env, capture_output=True, text=True)
     if res.returncode:   # offline, where no setuptools can be fetched for the isolated build, the one that is installed serves
         res = subprocess.run([*cmd, '--no-isolation'], cwd=tmp/'tree', capture_output=True, text=True)
     assert res.returncode == 0, res.stdout[-3000:] + res.stderr[-3000:]

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import ROOT, project_files
+from packaging.requirements import Requirement
 
 BIN = Path(sys.executable).parent
 TOP = set('''settings.ini setup.py MANIFEST.in Makefile README.md LICENSE CHANGELOG.md CONTRIBUTING.md CITATION.cff llms.txt
@@ -159,6 +160,20 @@ def test_code_cells_are_short(nb):
     assert not long, f"over 25 lines: {long}"
 
 
+TO_BREAK = '''00_data 00a_fashion 01a_batches 02_learner 02a_hooks 02b_steps 02c_norms 02d_best 02e_records
+    02f_schedules 03a_tiny_imagenet 06a_networks 06b_pictures 07_inference 07a_export 90_checks
+    91_files 92_hub 93_states 94_display'''.split()   # pages whose lines are still longer
+
+
+@pytest.mark.parametrize('nb', [o for o in NBS if o.stem not in TO_BREAK], ids=lambda o: o.stem)
+def test_code_that_readers_see_fits_the_page(nb):
+    "100 characters a line: what is longer the site cuts, and it scrolls sideways"
+    unseen = re.compile(r'^#\s*\|\s*(hide|exporti?|default_exp|echo: *false|include: *false)\b(?!s)', re.M)
+    seen = [source(c) for c in cells(nb) if not unseen.search(source(c))]
+    wide = [line for text in seen for line in text.splitlines() if len(line) > 100 and not line.startswith('#|')]
+    assert not wide, f"over 100 characters: {wide}"
+
+
 @each_page
 def test_no_star_imports(nb):
     stars = [ast.unparse(n) for c in cells(nb) for n in ast.walk(parsed(c)) if isinstance(n, ast.ImportFrom) and n.names[0].name == '*']
@@ -207,14 +222,40 @@ def test_glossary_lists_its_terms():
 
 # ---- the package
 
-def test_a_page_imports_only_from_earlier_pages():
-    num = {}
+def ground_floor(stem): return stem[:1] == '9'   # pages 90 and up: small tools that every page may use
+
+
+def house():
+    "Module → the stem of its page, and module → the modules and names of this package that it imports"
+    page, uses = {}, {}
     for nb in NBS:
         m = re.search(r'^#\s*\|\s*default_exp\s+(\w+)', '\n'.join(map(source, cells(nb))), re.M)
-        if m: num[m[1]] = nb.stem
-    assert set(num) == {o.stem for o in MODULES}
-    uses = {m.stem: re.findall(r'^\s*(?:from|import)\s+(?:slowai)?\.(\w+)', m.read_text(encoding='utf-8'), re.M) for m in MODULES}
-    assert not [f"{m} uses {n}" for m, ns in uses.items() for n in ns if num[n] >= num[m]]
+        if m: page[m[1]] = nb.stem
+    for m in MODULES:
+        nodes = [n for n in ast.walk(ast.parse(m.read_text(encoding='utf-8'))) if isinstance(n, ast.ImportFrom) and n.module]
+        ours = [(n.module.removeprefix('slowai.'), a.name) for n in nodes if n.level or n.module.startswith('slowai.') for a in n.names]
+        uses[m.stem] = [o for o in ours if o[0] in {o.stem for o in MODULES}]
+    return page, uses
+
+
+def test_a_page_imports_only_from_earlier_pages():
+    page, uses = house()
+    assert set(page) == {o.stem for o in MODULES}
+    def may(m, n):   # the ground floor stands on nothing but itself
+        if ground_floor(page[m]) != ground_floor(page[n]): return ground_floor(page[n])
+        return page[n] < page[m]
+    assert not [f"{m} uses {n}" for m, ns in uses.items() for n, _ in ns if not may(m, n)]
+
+
+def test_no_private_name_is_taken_from_another_room():
+    assert not [f"{m} takes {n}.{name}" for m, ns in house()[1].items() for n, name in ns if name.startswith('_')]
+
+
+def test_a_room_is_seen_in_one_sitting():
+    "About 60 code cells a page and 450 lines a module; a page that needs more holds two ideas"
+    cells_of = {nb.stem: len(cells(nb)) for nb in NBS}
+    lines_of = {m.stem: len(m.read_text(encoding='utf-8').splitlines()) for m in MODULES}
+    assert not {k: n for k, n in cells_of.items() if n > 80} and not {k: n for k, n in lines_of.items() if n > 600}
 
 
 def test_a_name_is_defined_once():
@@ -311,9 +352,28 @@ def test_no_big_files():
 
 def test_make_names_its_targets(run):
     said = run('make', 'help', cwd=ROOT).stdout
-    for t in 'train test notebooks export docs bench lint clean'.split():
+    for t in 'train test notebooks export docs bench lint pins clean'.split():
         assert re.search(rf'^  make {t} +\S', said, re.M)
         run('make', '-n', t, cwd=ROOT)
+
+
+def test_every_requirement_is_pinned():
+    """tools/constraints.txt, which `make` installs by, names one version in the range of each requirement, for each Python and platform;
+    and each range has a lower end, which the scheduled runs try"""
+    pins = {}
+    for o in (ROOT/'tools/constraints.txt').read_text(encoding='utf-8').splitlines():
+        if o.startswith('#'): continue
+        r = Requirement(o)
+        assert re.fullmatch(r'==[\w.]+', str(r.specifier)) and not r.url, o
+        pins.setdefault(r.name, []).append(r)
+    asked = [Requirement(o) for o in f"{settings()['requirements']} {settings()['dev_requirements']}".split()]
+    assert not [str(r) for r in asked if not any(s.operator in ('>=', '==') for s in r.specifier)], "without a lower end"
+    fits = lambda r: all(r.specifier.contains(str(p.specifier)[2:]) for p in pins.get(r.name, [])) and r.name in pins
+    assert not [str(r) for r in asked if not fits(r)], "run `make pins KEEP=1`"
+    for v in '3.11.9', '3.12.0', '3.13.0':
+        here = {'python_version': v[:4], 'python_full_version': v}
+        assert not [k for k, rs in pins.items() if sum(not r.marker or r.marker.evaluate(here) for r in rs) > 1], f"two versions on {v}"
+    assert {'setuptools', 'wheel'} <= pins.keys()
 
 
 def test_ci_scripts_are_well_formed(run):
@@ -322,11 +382,6 @@ def test_ci_scripts_are_well_formed(run):
         jobs = yaml.safe_load(o.read_text(encoding='utf-8'))['jobs']
         uses = [s['uses'] for j in jobs.values() for s in j['steps'] if 'uses' in s]
         assert uses and all(re.search(r'@v\d', u) for u in uses), f"{o.name}: an action without a version"
-
-
-def test_ruff_finds_nothing(run):
-    "What `make lint` asks, without its installation"
-    run(BIN/'ruff', 'check', '--quiet', '--config', 'tools/ruff.toml', 'setup.py', 'slowai', 'nbs', 'tools', 'tests', 'bench', cwd=ROOT)
 
 
 def test_results_are_records():

@@ -101,7 +101,7 @@ def test_every_test_is_counted(project, run):
     (project/'tests/test_a.py').write_text(three)
     res = run(sys.executable, 'tools/run_tests.py', cwd=project, ok=False)
     assert res.returncode == 1 and res.stdout.splitlines()[-1] == '2 passed, 3 failed'
-    assert 'what went wrong' in res.stderr and 'exit status 9' in res.stdout
+    assert 'what went wrong' in res.stdout and 'exit status 9' in res.stdout
     res = run(sys.executable, 'tools/run_tests.py', 'nbs/00_good.ipynb', cwd=project)
     assert res.stdout.splitlines()[-1] == '1 passed, 0 failed'
     res = run(sys.executable, 'tools/run_tests.py', '--slow', 'nbs/00_good.ipynb', cwd=project, ok=False)
@@ -114,6 +114,25 @@ def test_no_test_at_all_is_a_failure(project, run):
     (project/'tests/test_a.py').write_text('import nothing_of_that_name\n')
     res = run(sys.executable, 'tools/run_tests.py', cwd=project, ok=False)
     assert res.returncode == 1 and res.stdout.splitlines()[-1] == '0 passed, 1 failed'
+
+
+def test_what_depends_on_the_machine_runs_both_ways(project, run):
+    "Found through functions of the package and through helpers of a test; counted together with the rest and with ruff"
+    (project/'slowai/data.py').write_text('def load_fashion_mnist(): pass\n\n\ndef pictures(): return load_fashion_mnist()\n')
+    bare = "import os\n\nassert (os.environ.get('SLOWAI_BF16') == '0') is {}"
+    write(project/'nbs/00_same.ipynb', words('# Same'), code(bare.format(False)))
+    write(project/'nbs/01_two.ipynb', words('# Two'), code('from slowai.data import pictures'), code('pictures()\n' + bare.format(True)))
+    (project/'tests/helper.py').write_text('from slowai.data import pictures\n\n\ndef look(): return pictures()\n')
+    (project/'tests/test_a.py').write_text('from helper import look\n\n\ndef test_a(): assert not look()\n')
+    (project/'tests/test_b.py').write_text(bare.format(False) + '\n\n\ndef test_b(): pass\n')
+    env = dict(PYTHONPATH=str(project), SLOWAI_BF16='')
+    res = run(sys.executable, 'tools/run_tests.py', '--bare', cwd=project, **env)
+    assert res.stdout.splitlines()[-1] == '2 passed, 0 failed'   # 01_two, test_a
+    res = run(sys.executable, 'tools/run_tests.py', '--both', cwd=project, ok=False, **env)
+    assert res.stdout.splitlines()[-1] == '6 passed, 1 failed', res.stdout + res.stderr   # all five, those two again, and ruff
+    (project/'tools/run_tests.py').write_text((ROOT/'tools/run_tests.py').read_text() + 'import os\n')
+    res = run(sys.executable, 'tools/run_tests.py', '--both', cwd=project, ok=False, **env)
+    assert res.stdout.splitlines()[-1] == '5 passed, 2 failed' and 'F811' in res.stdout
 
 
 def test_readme_is_rendered_and_checked(project, run):
@@ -152,9 +171,11 @@ def site_project(project):
            ''.join(f'        x{i} = n\n' for i in range(12)) + '        return n/2'
     png = 'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII='
     write(project/'nbs/00_a.ipynb', words('# A\n\n> one'), code('#| default_exp a'), words('You will know `six`.\n\n## Numbers'),
-          code(six), code('assert six() == 6'), words('## Halves\n\nOf `six()` and `Half.of`, not of `nothing`.'), code(half),
+          code('#| export\nimport math'), code('import os\nfrom a.b import c'), code(six), code('x = 6\nassert six() == x > 5'),
+          words('## Halves\n\nOf `six()` and `Half.of`, not of `nothing`.'), code(half),
           code('plot()', shown(image_png=png)),
-          code('#| fig-alt: ["one", "a < b"]\nplot()', shown(image_png=png), shown(image_png=png)))
+          code('#| fig-alt: ["one", "a < b"]\nplot()', shown(image_png=png), shown(image_png=png)),
+          words('## Exercises\n\nSeven?'), code('#| solution\n#| fig-alt: "seven"\nplot()', shown(image_png=png)))
     return project
 
 
@@ -203,10 +224,66 @@ def test_page_tells_what_it_takes_and_folds_its_code(project, run):
     learn = r'class="sl-learn">\s*<p><span class="sl-title">What you will learn</span></p>\s*'
     assert re.search(learn + '<p>You will know <a href="reference/a.html#six"><code>six</code></a>', page)
     assert '<summary>One half · 19 lines</summary>' in page and page.count('class="code-fold"') == 1
+    folds = re.findall(r'<details class="([^"]*)"><summary>(.*?)</summary>', page)
+    assert folds == [('code-fold sl-imports', 'imports <code>math, os, a</code>'),
+                     ('code-fold sl-checks', 'checks <code>assert six() == x &gt; 5</code>'), ('sl-solution', 'Solution')]
     assert re.search(r'id="six" class="sl-def">\s*<p><a href="reference/a.html#six"', page)
     assert '<code>nothing</code>' in page and 'href="reference/a.html#Half.of"><code>Half.of</code></a>' in page
     alts = re.findall(r'<img alt="([^"]*)"[^>]*src="pictures/\w+\.png" width="1" height="1" loading="lazy"', page)
-    assert alts[0].startswith('A picture in the section “Halves”') and alts[1:] == ['one', 'a &lt; b']
+    assert alts[0].startswith('A picture in the section “Halves”') and alts[1:] == ['one', 'a &lt; b', 'seven']
+    assert page.index('sl-solution') < page.index('alt="seven"') < page.rindex('</details>')
+    (project/'results/bench_pages.json').unlink()
+    built(project, run)
+    assert re.findall(r'<dt>([^<]*)</dt><dd>([^<]*)</dd>', (site/'a.html').read_text()) == [('To read', 'about 1 min')]
+
+
+@pytest.fixture
+def kinds(monkeypatch):
+    "What tools/docs/cells.py says that cells are; a cell is its source, or its source and an output"
+    monkeypatch.syspath_prepend(str(ROOT/'tools'))
+    kinds = importlib.import_module('docs.cells').kinds
+    return lambda *cs: kinds([dict(cell_type='code', source=c[0], outputs=c[1:]) if isinstance(c, tuple) else
+                              dict(cell_type='code', source=c, outputs=[]) for c in cs])
+
+
+@pytest.mark.parametrize('source', [
+    'test_eq(1, 1)', 'assert f(2) == 3', 'test_fail(lambda: f(0), contains="n: expected")', 'for n in (1, 2): test_eq(f(n), n)',
+    'x = torch.ones(2)\ntorch.manual_seed(0)\ntest_eq(f(x), x)', 'with quiet() as err: assert f(1)\ntest_eq(err.text, "")',
+    'def bad():\n    "A helper"\n    raise ValueError("no")\ntest_fail(bad)', 'm = Net()\nm.train()\nm.x = 1\nassert f(m)',
+    'found = 0\nfor i in range(3):\n    try: f(i)\n    except ValueError: found += 1\ntest_eq(found, 3)'])
+def test_checks_are_told_from_the_story(source, kinds):
+    assert kinds('import torch\nfrom x import Net', source, 'f(5)') == ['imports', 'checks', None]
+
+
+@pytest.mark.parametrize('cell', [
+    'f(2)', 'x = 1', '#| exports\ndef f(): return 1\nassert f() == 1', ('assert f(2) == 3', 'what it shows'), 'import os\nassert os.name',
+    'def long(x):\n    a = x\n    b = a\n    c = b\n    return c\nassert long(1) == 1'])
+def test_what_shows_or_builds_something_is_story(cell, kinds): assert kinds(cell) == [None]
+
+
+def test_what_the_story_takes_up_again_is_no_check(kinds):
+    "Names decide, and not the cell's looks: what it sets or changes, and what cells further down read before they set it anew"
+    check = 'x = g()\nassert x > 0'
+    assert kinds(check, 'plot(x)') == [None, None]
+    assert kinds(check, 'x = 3\nplot(x)') == ['checks', None]
+    assert kinds(check, 'x = x + 1') == [None, None]
+    assert kinds(check, 'def later(): return x') == [None, None]
+    assert kinds(check, 'def later(x): return [x for x in x]') == ['checks', None]
+    assert kinds(check, 'for x in (1, 2): plot(x)') == ['checks', None] and kinds(check, 'for y in x: plot(y)') == [None, None]
+    assert kinds(check, 'assert x < 9', 'plot(y)') == ['checks', 'checks', None]
+    assert kinds(check, '#| hide\nclean_up(x)') == ['checks', None]
+    assert kinds('model = Net()', 'model.train()\nassert model.training', 'plot(model)') == [None, None, None]
+    assert kinds('model = Net()', 'model.n = 3\nassert model.n', 'plot(model)') == [None, None, None]
+    assert kinds('model = Net()', 'fit(model)\nassert model.n', 'plot(model)') == [None, None, None]
+    assert kinds('model = Net()', 'fit(model)\nassert model.n', 'plot(1)') == [None, 'checks', None]
+
+
+def test_imports_and_solutions_are_known(kinds):
+    quiet = 'import warnings\nwarnings.filterwarnings("ignore")\n%matplotlib inline\nfrom torch import nn'
+    assert kinds('#| export\nimport torch', quiet, '#| solution\nassert 1', '#| solution\nplot(x)') == ['imports']*2 + ['solution']*2
+    cells = importlib.import_module('docs.cells')
+    body = cells.statements('import torch.nn.functional as F, os\nfrom torch import nn\nfrom slowai.data import a\nfrom . import b')
+    assert cells.imported(body, 'slowai') == ['torch', 'os', 'slowai.data']
 
 
 def test_reference_and_map_are_made_from_the_package(project, run):

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from debian import apt_install
 
-from slowai.data import DataError, DataMissingError, load_fashion_mnist
+from slowai.checks import DataError, DataMissingError
+from slowai.fashion import load_fashion_mnist
 
 PACKAGE = 'dataset-fashion-mnist'
 

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import torch
 
-from slowai.data import DataError, _locked, load_tiny_imagenet
-from slowai.learner import load_records, save_record
+from slowai.checks import DataError
+from slowai.files import locked
 from slowai.preactivation import arena, experiments, run_recipe
+from slowai.records import load_records, save_record
+from slowai.tiny_imagenet import load_tiny_imagenet
 
 ROOT = Path(__file__).resolve().parent.parent
 KEEP = dict(MALLOC_MMAP_THRESHOLD_='4294967296', MALLOC_TRIM_THRESHOLD_='4294967296')   # as in the Makefile, which says why
@@ -57,7 +59,7 @@ def main():
     print(f'{len(left)} runs, {torch.get_num_threads()} threads', flush=True)
     for seed, r in left:
         record, _ = run_recipe(r, seed, sets)
-        with _locked(args.results.with_name(f'.{args.results.name}')): save_record(record, args.results)   # another part may save now
+        with locked(args.results.with_name(f'.{args.results.name}')): save_record(record, args.results)   # another part may save now
         print(f"{r.name}, seed {seed}: held-out {100*record['acc_last']:.2f} %, evaluation {100*record['test_acc']:.2f} %", flush=True)
 
 

@@ -10,11 +10,16 @@ from pathlib import Path
 
 import torch
 
-from slowai.checkpoint import CheckpointCB, read_checkpoint
+from slowai.checkpoint import CheckpointCB
+from slowai.checkpoint_files import read_checkpoint
+from slowai.checks import DataError
 from slowai.conv import default_device
-from slowai.data import DataError, load_tiny_imagenet
-from slowai.learner import device_name, git_commit, load_records, record_line, save_record, set_seed
-from slowai.tiny_imagenet_preact import compare_norms, get_imagenet_dls, get_model, preprocess_and_trivial_augment, run_arm
+from slowai.norms import compare_norms
+from slowai.records import device_name, git_commit, load_records, record_line, save_record
+from slowai.runs import run_arm
+from slowai.states import set_seed
+from slowai.tiny_imagenet import load_tiny_imagenet
+from slowai.tiny_imagenet_preact import get_imagenet_dls, get_model, preprocess_and_trivial_augment
 
 ROOT = Path(__file__).resolve().parent.parent
 KEEP = dict(MALLOC_MMAP_THRESHOLD_='4294967296', MALLOC_TRIM_THRESHOLD_='4294967296')   # as in the Makefile, which says why

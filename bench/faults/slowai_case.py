@@ -10,10 +10,13 @@ import torch
 import torch.nn.functional as F
 
 import slowai
+from slowai.batches import DataLoaders
 from slowai.checkpoint import CheckpointCB
 from slowai.inference import load_model
-from slowai.learner import Callback, DataLoaders, DeviceCB, TrainLearner, lr_find, set_seed
+from slowai.learner import Callback, DeviceCB, TrainLearner
 from slowai.resnet import Conv
+from slowai.schedules import lr_find
+from slowai.states import set_seed
 
 
 class Pairs(torch.utils.data.TensorDataset): pass

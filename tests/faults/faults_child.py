@@ -13,8 +13,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from slowai.checkpoint import EMACB, CheckpointCB
-from slowai.learner import BestModelCB, Callback, EarlyStopCB, GradientAccumulationCB, GradientClipCB, set_seed, shapes_dls, train_1cycle
+from slowai.batches import shapes_dls
+from slowai.best import EMACB, BestModelCB, EarlyStopCB
+from slowai.checkpoint import CheckpointCB
+from slowai.learner import Callback
+from slowai.schedules import train_1cycle
+from slowai.states import set_seed
+from slowai.steps import GradientAccumulationCB, GradientClipCB
 
 EVERY = 4   # training batches between checkpoints; an epoch has 12 batches and 6 optimiser steps
 SKIP = 77   # exit status: this system doesn't let us try that
@@ -35,10 +40,6 @@ class At(Callback):
     def hit(self, learn):
         epoch, batch, training = self.place
         if learn.epoch == epoch and learn.training == training and batch in (None, learn.iter): self.act()
-
-
-class Slow(Callback):
-    def after_batch(self, learn): time.sleep(.1)
 
 
 def sig(*signums):
@@ -221,12 +222,15 @@ def vanishing(folder, out):
     train(folder, out, cbs=[At(partial(shutil.rmtree, folder), epoch=1, batch=1)])
 
 
-def waiting(folder, out, flag):
-    "A run that stands still in epoch 1 until the file `flag` is there"
+def waits(flag):
+    "Stand still until the file `flag` is there; that one does is told by another"
     def wait():
         Path(f'{flag}.up').touch()
         while not Path(flag).exists(): time.sleep(.02)
-    train(folder, out, cbs=[At(wait, epoch=1, batch=5)], resume=True)
+    return wait
+
+
+def waiting(folder, out, flag): train(folder, out, cbs=[At(waits(flag), epoch=1, batch=5)], resume=True)
 
 
 def sgd(folder): train(folder, resume=True, opt_func=torch.optim.SGD)
@@ -234,7 +238,7 @@ def sgd(folder): train(folder, resume=True, opt_func=torch.optim.SGD)
 
 def from_a_gpu(folder, out, file):
     "Make the checkpoint `file` look as if it came from a GPU, as far as that can be done without one; then resume on the CPU"
-    from slowai.checkpoint import read_checkpoint, to_bytes, write_checkpoint
+    from slowai.checkpoint_files import read_checkpoint, to_bytes, write_checkpoint
     payload, tag = read_checkpoint(file), torch.serialization.location_tag
     payload['circumstances']['device'] = 'cuda'
     payload['random']['cuda'] = payload['start']['random']['cuda'] = [torch.zeros(16, dtype=torch.uint8)]
@@ -266,4 +270,5 @@ def unsavable_callback(folder): train(folder, cbs=[Odd()])
 
 
 if __name__ == '__main__':
-    train(*sys.argv[1:3], cbs=[Slow()]*('slow' in sys.argv), keep=99 if 'all' in sys.argv else 2, resume=True)
+    stand = [At(waits(sys.argv[4]), epoch=1, batch=5)] if 'stand' in sys.argv else []
+    train(*sys.argv[1:3], cbs=stand, keep=99 if 'all' in sys.argv else 2, resume=True)

@@ -3,6 +3,7 @@ import multiprocessing
 import os
 import sys
 import tempfile
+import time
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ import torch
 HERE = Path(__file__).parent
 SETTINGS = dict(OMP_NUM_THREADS='1', OMP_WAIT_POLICY='PASSIVE', MPLBACKEND='Agg', IN_TEST='',
     PYTHONPATH=os.pathsep.join([str(HERE), str(HERE.parent.parent), os.environ.get('PYTHONPATH', '')]))
+LIMIT = 1200   # seconds after which something counts as hung, on the slowest of machines; what works never waits for it
 context = multiprocessing.get_context('forkserver')
 
 
@@ -44,11 +46,19 @@ def start(name, log, *args, **kwargs):
             else: os.environ[k] = v
 
 
-def finish(p, log, out=None, timeout=60):
-    p.join(timeout)
+def wait_for(ready, alive):
+    "Until `ready()`; a failure where that can't come any more, since `alive()` is false, or doesn't"
+    until = time.monotonic() + LIMIT
+    while not ready():
+        if not alive() or time.monotonic() > until: pytest.fail('what was waited for never came')
+        time.sleep(.02)
+
+
+def finish(p, log, out=None):
+    p.join(LIMIT)
     if p.is_alive():
         p.kill(); p.join()
-        pytest.fail(f'still running after {timeout} s:\n{Path(log).read_text()}')
+        pytest.fail(f'still running after {LIMIT} s:\n{Path(log).read_text()}')
     if p.exitcode == faults_child.SKIP: pytest.skip('needs the right to mount a disk of its own (root, or user namespaces)')
     return Ended(p.exitcode, Path(log).read_text(), torch.load(out, weights_only=True) if out and Path(out).exists() else None)
 

@@ -6,9 +6,9 @@ import subprocess
 
 import pytest
 import torch
-from runs import SETTINGS, assert_same, python, resume, run, saved
+from runs import LIMIT, SETTINGS, assert_same, python, resume, run, saved
 
-from slowai.checkpoint import read_checkpoint, to_bytes, write_checkpoint
+from slowai.checkpoint_files import read_checkpoint, to_bytes, write_checkpoint
 
 
 @pytest.fixture(scope='module')
@@ -227,7 +227,7 @@ def test_the_same_bytes(tmp_path):
     "What is saved depends on no clock and on no order of hashes, but for the time that the run has taken"
     both = [subprocess.Popen(python(tmp_path/k/'run', tmp_path/f'{k}.out', 'all'), stdout=subprocess.DEVNULL,
         env={**os.environ, **SETTINGS, 'PYTHONHASHSEED': seed}) for k, seed in zip('ab', '12') if (tmp_path/k).mkdir() is None]
-    assert [p.wait(60) for p in both] == [0, 0]
+    assert [p.wait(LIMIT) for p in both] == [0, 0]
     names = saved(tmp_path/'a'/'run')
     assert len(names) == 10 and names == saved(tmp_path/'b'/'run')
     for n in names:

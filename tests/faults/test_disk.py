@@ -2,10 +2,9 @@
 import os
 import signal
 import tempfile
-import time
 from pathlib import Path
 
-from runs import assert_same, finish, resume, run, saved, start
+from runs import assert_same, finish, resume, run, saved, start, wait_for
 
 
 def refused(res, *words):
@@ -82,8 +81,8 @@ def test_folder_deleted_in_mid_training(tmp_path):
 def test_two_runs_in_one_folder(tmp_path):
     "The second is refused for as long as the first lives, whether it wants to resume or to start; kill -9 frees the folder"
     folder, log, out, flag = tmp_path/'run', tmp_path/'log', tmp_path/'out', tmp_path/'go'
-    first, until = start('waiting', log, folder, out, flag), time.monotonic() + 30
-    while not (tmp_path/'go.up').exists() and time.monotonic() < until: time.sleep(.02)
+    first = start('waiting', log, folder, out, flag)
+    wait_for((tmp_path/'go.up').exists, first.is_alive)
     for again in (True, False):
         refused(run('train', folder, resume=again), 'is in use by another run (process', 'wait for it to end, or choose another folder')
     first.kill()
@@ -95,8 +94,8 @@ def test_two_runs_in_one_folder(tmp_path):
 
 def test_the_first_of_two_is_not_disturbed(tmp_path):
     folder, log, out, flag = tmp_path/'run', tmp_path/'log', tmp_path/'out', tmp_path/'go'
-    first, until = start('waiting', log, folder, out, flag), time.monotonic() + 30
-    while not (tmp_path/'go.up').exists() and time.monotonic() < until: time.sleep(.02)
+    first = start('waiting', log, folder, out, flag)
+    wait_for((tmp_path/'go.up').exists, first.is_alive)
     refused(run('train', folder), 'in use by another run')
     flag.touch()
     assert_same(finish(first, log, out).final)

@@ -9,22 +9,17 @@ import pytest
 import torch
 from PIL import Image
 
-import slowai.own as own
+import slowai.folders as own
+from slowai.batches import DataLoaders, Normalize
+from slowai.checks import DataError
 from slowai.cli import get_dls, train_command
-from slowai.data import DataError, draw_shapes, write_shapes_parquet
-from slowai.inference import Classifier, build_model, load_model, predict, predict_loader, save_model
-from slowai.learner import DataLoaders, Normalize
-from slowai.own import (
-    Augment,
-    bad_pictures,
-    compare_blocks,
-    find_pictures,
-    hold_out,
-    image_folder_dls,
-    load_image_folder,
-    plot_confusion_matrix,
-)
+from slowai.data import draw_shapes
+from slowai.folders import Augment, bad_pictures, find_pictures, hold_out, image_folder_dls, load_image_folder
+from slowai.inference import Classifier, load_model, predict, predict_loader, save_model
+from slowai.networks import build_model
+from slowai.own import compare_blocks, plot_confusion_matrix
 from slowai.resnet import Conv, ResidualConvBlock
+from slowai.tiny_imagenet import write_shapes_parquet
 
 torch.set_num_threads(1)
 SHAPES = draw_shapes(90, 30, size=40, channels=3, n_classes=3)

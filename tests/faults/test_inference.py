@@ -14,22 +14,13 @@ from PIL import Image
 from safetensors.torch import save as safetensors_bytes
 from torch import nn
 
+import slowai.export
 import slowai.inference as inf
-from slowai.data import DataError
-from slowai.inference import (
-    Classifier,
-    architectures,
-    build_model,
-    export_onnx,
-    export_program,
-    load_model,
-    model_card,
-    predict,
-    predict_loader,
-    save_model,
-    save_model_card,
-)
-from slowai.learner import Normalize
+from slowai.batches import Normalize
+from slowai.checks import DataError
+from slowai.export import export_onnx, export_program, model_card, save_model_card
+from slowai.inference import Classifier, load_model, predict, predict_loader, save_model
+from slowai.networks import architectures, build_model
 
 torch.set_num_threads(1)
 
@@ -340,7 +331,7 @@ def test_onnx_not_installed(saved, tmp_path, monkeypatch):
 
 
 def test_an_export_that_says_something_else_is_not_written(saved, tmp_path, monkeypatch):
-    monkeypatch.setattr(inf.Deployed, 'forward', lambda self, x: self.model(x.float()).softmax(1))
+    monkeypatch.setattr(slowai.export.Deployed, 'forward', lambda self, x: self.model(x.float()).softmax(1))
     with pytest.raises(RuntimeError, match="torch.export: its probabilities differ from the network's by"): export_program(saved,
         tmp_path/'m.pt2')
     assert not (tmp_path/'m.pt2').exists()

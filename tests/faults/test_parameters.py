@@ -14,30 +14,17 @@ import torch.nn.functional as F
 from torch import nn
 from torcheval.metrics import MulticlassAccuracy
 
+from slowai.batches import DataLoaders, Normalize, shapes_dls
+from slowai.best import EarlyStopCB
 from slowai.data import draw_shapes, show_images
-from slowai.inference import Classifier, build_model, predict
-from slowai.learner import (
-    ActivationStatsCB,
-    Callback,
-    CancelFitException,
-    DataLoaders,
-    DeviceCB,
-    EarlyStopCB,
-    GradientAccumulationCB,
-    GradientClipCB,
-    GuardCB,
-    Learner,
-    LRFinderCB,
-    MetricsCB,
-    Normalize,
-    ProgressCB,
-    TrainLearner,
-    lr_find,
-    set_seed,
-    shapes_dls,
-    train_1cycle,
-)
+from slowai.hooks import ActivationStatsCB
+from slowai.inference import Classifier, predict
+from slowai.learner import Callback, CancelFitException, DeviceCB, GuardCB, Learner, MetricsCB, ProgressCB, TrainLearner
+from slowai.networks import build_model
 from slowai.resnet import CNN, Conv, DeeperCNN, DoubleConvBlock, ResidualBlock, ResidualConvBlock, timm_model
+from slowai.schedules import LRFinderCB, lr_find, train_1cycle
+from slowai.states import set_seed
+from slowai.steps import GradientAccumulationCB, GradientClipCB
 
 torch.set_num_threads(1)
 NAN = float('nan')
@@ -292,7 +279,7 @@ def test_callbacks_of_one_fit_are_gone_after_a_failure(dls):
 
 
 def test_mixed_precision_is_left_after_a_failure(dls):
-    from slowai.learner import MixedPrecisionCB
+    from slowai.steps import MixedPrecisionCB
     with pytest.raises(RuntimeError): learner(dls).fit(1, cbs=[MixedPrecisionCB(True), Trip('after_predict')])
     assert not torch.is_autocast_enabled('cpu')
 

@@ -3,10 +3,9 @@ import os
 import random
 import signal
 import subprocess
-import time
 
 import pytest
-from runs import SETTINGS, assert_same, finish, python, resume, run, saved, start
+from runs import LIMIT, SETTINGS, assert_same, finish, python, resume, run, saved, start, wait_for
 
 INT, TERM = int(signal.SIGINT), int(signal.SIGTERM)
 
@@ -151,14 +150,15 @@ def test_beside_the_main_thread(tmp_path): assert_same(run('in_a_thread', tmp_pa
 
 def test_signals_from_outside(tmp_path):
     "Real programs, told to stop by another one"
-    env, until = {**os.environ, **SETTINGS}, time.monotonic() + 60
-    def program(k, *args):
-        return subprocess.Popen(python(tmp_path/k, tmp_path/f'{k}.out', *args), env=env, stdout=-1, stderr=subprocess.STDOUT, text=True)
-    both = {k: program(k, 'slow') for k in ('SIGTERM', 'SIGINT')}
+    def program(k):
+        cmd = python(tmp_path/k, tmp_path/f'{k}.out', 'stand', tmp_path/f'{k}.go')
+        return subprocess.Popen(cmd, env={**os.environ, **SETTINGS}, stdout=-1, stderr=subprocess.STDOUT, text=True)
+    both = {k: program(k) for k in ('SIGTERM', 'SIGINT')}
     for k, p in both.items():
-        while not saved(tmp_path/k) and p.poll() is None and time.monotonic() < until: time.sleep(.05)
+        wait_for((tmp_path/f'{k}.go.up').exists, lambda: p.poll() is None)
         p.send_signal(getattr(signal, k))
-    said = {k: p.communicate(timeout=60)[0] for k, p in both.items()}
+        (tmp_path/f'{k}.go').touch()
+    said = {k: p.communicate(timeout=LIMIT)[0] for k, p in both.items()}
     assert both['SIGTERM'].returncode == 143 and 'SIGTERM: stopped at epoch' in said['SIGTERM']
     assert both['SIGINT'].returncode == -signal.SIGINT and 'KeyboardInterrupt: stopped at epoch' in said['SIGINT']
     for k in both: assert_same(resume(tmp_path/k).final)

@@ -10,10 +10,14 @@ from hypothesis import example, given, settings, strategies as st
 from torch import nn
 
 import slowai
-from slowai.data import DataError, ImageSet
-from slowai.inference import Classifier, build_model, load_model, predict, save_model
-from slowai.learner import DataLoaders, DeviceCB, Normalize, TrainLearner, restoring
+from slowai.batches import DataLoaders, Normalize
+from slowai.checks import DataError
+from slowai.data import ImageSet
+from slowai.inference import Classifier, load_model, predict, save_model
+from slowai.learner import DeviceCB, TrainLearner
+from slowai.networks import build_model
 from slowai.resnet import CNN, Conv, DeeperCNN, DoubleConvBlock, GeneralReLU, ResidualBlock, ResidualConvBlock
+from slowai.states import restoring
 
 torch.set_num_threads(1)
 HERE = Path(slowai.__file__).parent

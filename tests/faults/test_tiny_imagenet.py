@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from runs import LIMIT
 
-from slowai.data import DataError, _jpeg, _write_table, draw_shapes, load_tiny_imagenet, write_shapes_parquet
+from slowai.checks import DataError
+from slowai.data import draw_shapes
+from slowai.tiny_imagenet import _jpeg, _write_table, load_tiny_imagenet, write_shapes_parquet
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,7 +47,7 @@ def spoil(file, at, byte=None):
 def test_a_sound_folder_loads_and_is_decoded_once(source, cache, monkeypatch):
     first = load_tiny_imagenet(source, cache_dir=cache)
     assert [o.images.shape for o in first.values()] == [(150, 3, 64, 64), (40, 3, 64, 64)] and first['train'].classes == NAMES
-    monkeypatch.setattr('slowai.data._decode', None)
+    monkeypatch.setattr('slowai.tiny_imagenet._decode', None)
     again = load_tiny_imagenet(source, cache_dir=cache, verify=True)
     assert all(torch.equal(first[k].images, again[k].images) and torch.equal(first[k].labels, again[k].labels) for k in first)
     assert len(decoded(cache)) == 1
@@ -153,7 +156,7 @@ def test_an_open_map_survives_a_rebuild(source, cache):
 
 def test_no_space_is_said_before_the_first_byte(source, cache, monkeypatch):
     monkeypatch.setattr('shutil.disk_usage', lambda o: type('Usage', (), dict(free=2_000_000)))
-    monkeypatch.setattr('slowai.data._write_pictures', None)
+    monkeypatch.setattr('slowai.tiny_imagenet._write_pictures', None)
     with pytest.raises(DataError) as e: load_tiny_imagenet(source, cache_dir=cache)
     assert 'no room for the decoded pictures (2 MB are free, 3 are needed); free some, or set $SLOWAI_CACHE to a folder' in str(e.value)
     assert not decoded(cache)
@@ -163,7 +166,7 @@ def test_the_disk_fills_up_while_writing(source, cache, monkeypatch):
     good = load_tiny_imagenet(source, cache_dir=cache)
     file, = decoded(cache)
     before = file.read_bytes()
-    from slowai import data
+    from slowai import tiny_imagenet as data
     write = data._write_split
     def fills_up(f, o, pool):
         write(f, o, pool)
@@ -185,12 +188,12 @@ def python(code, *args, **kw):
 def test_a_real_limit_on_the_size_of_files(source, cache):
     p = python('''
         import resource, signal, sys
-        from slowai.data import load_tiny_imagenet
+        from slowai.tiny_imagenet import load_tiny_imagenet
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
         try: load_tiny_imagenet(sys.argv[1], cache_dir=sys.argv[2])
         except ValueError as e: print(type(e).__name__, e)''', source, cache)
-    out, err = p.communicate(timeout=60)
+    out, err = p.communicate(timeout=LIMIT)
     assert 'DataError' in out and 'no room for the decoded pictures' in out, out + err
     assert not decoded(cache)
     assert len(load_tiny_imagenet(source, cache_dir=cache)['train']) == 150
@@ -214,12 +217,12 @@ def test_a_really_full_disk(source, tmp_path):
 def test_killed_while_writing(source, cache):
     p = python('''
         import os, signal, sys
-        from slowai import data
+        from slowai import tiny_imagenet as data
         write = data._write_split
         def dies(f, o, pool): write(f, o, pool); f.flush(); os.kill(os.getpid(), signal.SIGKILL)
         data._write_split = dies
         data.load_tiny_imagenet(sys.argv[1], cache_dir=sys.argv[2])''', source, cache)
-    assert p.wait(timeout=60) == -signal.SIGKILL
+    assert p.wait(timeout=LIMIT) == -signal.SIGKILL
     left, = decoded(cache)
     assert left.suffix == '.tmp' and left.stat().st_size > 10**6
     assert len(load_tiny_imagenet(source, cache_dir=cache, verify=True)['train']) == 150
@@ -230,7 +233,7 @@ def test_four_processes_start_at_once(source, cache, tmp_path):
     code = '''
         import sys, time, hashlib
         from pathlib import Path
-        from slowai import data
+        from slowai import tiny_imagenet as data
         write = data._write_pictures
         def slowly(*args): print('decoding', flush=True); time.sleep(.5); write(*args)
         data._write_pictures = slowly
@@ -240,7 +243,7 @@ def test_four_processes_start_at_once(source, cache, tmp_path):
         print(hashlib.sha256(sets['train'].images.numpy()).hexdigest())'''
     (tmp_path/'ready').mkdir()
     procs = [python(code, source, cache, tmp_path/'ready') for _ in range(4)]
-    outs = [p.communicate(timeout=120) for p in procs]
+    outs = [p.communicate(timeout=LIMIT) for p in procs]
     assert all(p.returncode == 0 for p in procs), outs
     lines = [o.split() for o, _ in outs]
     assert sum(o[0] == 'decoding' for o in lines) == 1 and len({o[-1] for o in lines}) == 1
@@ -297,34 +300,50 @@ def test_fault_of_the_archive(damage, words, archive, cache):
     assert words in str(e.value)
 
 
+# Runs a tool that stands still after its first epoch until a file is there, so that a signal can't come too late
+STANDS = """
+import builtins, runpy, sys, time
+from pathlib import Path
+say, go = print, Path(sys.argv[1])
+def stand(*args, **kw):
+    say(*args, **kw)
+    if args and str(args[0]).startswith('epoch 0'):
+        while not go.exists(): time.sleep(.01)
+builtins.print, sys.argv = stand, sys.argv[2:]
+sys.path.insert(0, str(Path(sys.argv[0]).parent))
+runpy.run_path(sys.argv[0], run_name='__main__')
+"""
+
+
 def test_a_run_that_is_stopped_goes_on_to_the_same_numbers(source, tmp_path):
-    def start(runs, *more, arm='pre'):
+    (tmp_path/'stands.py').write_text(STANDS)
+    def start(runs, *more, arm='pre', by=()):
         size = '--width .0625 --epochs 2 --bs 32 --lr .01'.split()
-        cmd = [sys.executable, ROOT/'tools/run_tiny_imagenet.py', arm, *size, *more, '--data', source, '--runs', tmp_path/runs,
+        cmd = [sys.executable, *by, ROOT/'tools/run_tiny_imagenet.py', arm, *size, *more, '--data', source, '--runs', tmp_path/runs,
             '--results', tmp_path/f'{runs}.json']
         return subprocess.Popen(list(map(str, cmd)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path,
             env={**os.environ, 'OMP_NUM_THREADS': '1', 'SLOWAI_CACHE': str(tmp_path/'cache'), 'PYTHONPATH': str(ROOT)})
-    whole, broken = start('whole'), start('broken')
+    whole, broken = start('whole'), start('broken', by=[tmp_path/'stands.py', tmp_path/'go'])
     for line in broken.stdout:
-        if line.startswith('epoch 0'): broken.terminate(); break
-    out = broken.communicate(timeout=100)[0]
+        if line.startswith('epoch 0'): broken.terminate(); (tmp_path/'go').touch(); break
+    out = broken.communicate(timeout=LIMIT)[0]
     assert broken.returncode == 128 + signal.SIGTERM and not (tmp_path/'broken.json').exists(), out
-    assert whole.wait(timeout=100) == 0
+    assert whole.wait(timeout=LIMIT) == 0
     rest = start('broken')
-    out = rest.communicate(timeout=100)[0]
+    out = rest.communicate(timeout=LIMIT)[0]
     assert rest.returncode == 0 and 'going on from epoch' in out, out
     a, b = (json.loads((tmp_path/f'{k}.json').read_text())[0] for k in ('whole', 'broken'))
     assert a['history'] == b['history'] and a['streams'] == b['streams'] and [o['epoch'] for o in a['streams']] == [0, 1]
     again = start('whole')
-    assert 'done already' in again.communicate(timeout=100)[0]
+    assert 'done already' in again.communicate(timeout=LIMIT)[0]
 
     newest = max((tmp_path/'whole').rglob('checkpoint-*.pt'))
     looked = start('whole', '--norms', newest)
-    out = looked.communicate(timeout=100)[0]
+    out = looked.communicate(timeout=LIMIT)[0]
     assert looked.returncode == 0 and 'after 2.0 epochs: running' in out, out
     look, = json.loads((tmp_path/'tiny_imagenet_norms.json').read_text())
     assert (look['running']['acc'], look['running']['loss']) == pytest.approx((a['acc_last'], a['loss_last']), rel=1e-6)
     assert look['epochs'] == 2 and look['refreshed']['loss'] != look['running']['loss']
     other = start('whole', '--norms', newest, arm='post')
-    out = other.communicate(timeout=100)[0]
+    out = other.communicate(timeout=LIMIT)[0]
     assert other.returncode == 1 and '--norms: expected a checkpoint of post-activation, width 0.0625, got one of another' in out, out

@@ -81,6 +81,12 @@ FAULTS = [   # the check, what is put at the end of the text, what the check has
     ('scheme', js('Storage.prototype.setItem = () => 0'), 'the choice is forgotten'),
     ('folding', late("document.addEventListener('click', e => e.preventDefault(), true)"), 'a click does not fold'),
     ('folding', late("document.querySelectorAll('details').forEach(o => o.remove())"), 'no folded code'),
+    ('switching', late("document.querySelector('.sl-unfold').remove()"), 'no button shows all code'),
+    ('switching', late("document.addEventListener('click', e => e.stopImmediatePropagation(), true)"), 'folds are still closed'),
+    ('switching', late("document.querySelector('details.code-fold').open = true"), 'stand open before anybody asked'),
+    ('switching', '<details class="sl-solution" id="s"><summary>a</summary>b</details>' +
+     late("document.addEventListener('click', () => { document.getElementById('s').open = true; })"), 'gives solutions away'),
+    ('switching', js('Storage.prototype.setItem = () => 0'), 'the choice is forgotten'),
     ('copying', js("navigator.clipboard.writeText = async () => 0"), 'instead of'),
     ('copying', late("document.querySelectorAll('button').forEach(o => o.remove())"), 'no button copies'),
     ('phone_menu', late("document.addEventListener('click', e => e.stopImmediatePropagation(), true)"), 'no button opens'),

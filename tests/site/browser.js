@@ -9,7 +9,7 @@ const AXE = fs.readFileSync(require.resolve('axe-core/axe.min.js'), 'utf8');
 
 const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
   '--disable-component-update', '--disable-sync', '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1'];
-const AT_ONCE = 2, MAX_BYTES = 2e6, JOB_MS = 120_000;
+const AT_ONCE = 2, MAX_BYTES = 2e6, JOB_MS = 900_000;
 const DESK = {viewport: {width: 1280, height: 800}, reducedMotion: 'reduce', colorScheme: 'light'};
 const MODES = {
   light: DESK,
@@ -17,13 +17,28 @@ const MODES = {
   phone: {...DESK, viewport: {width: 360, height: 740}, isMobile: true, hasTouch: true, deviceScaleFactor: 2},
 };
 
+
+// Milliseconds after which something counts as never coming: what a page loads, and what it does after a click. No sound page waits for them,
+// however slow the machine; a page that is broken on purpose does, so it gets less.
+const patience = page => /-broken-/.test(page.start) ? [20_000, 5000] : [120_000, 60_000];
+
+// Until `ask` says yes; false if that doesn't come
+async function soon(page, ask) {
+  for (const until = Date.now() + patience(page)[1]; ;) {
+    if (await ask()) return true;
+    if (Date.now() > until) return false;
+    await page.waitForTimeout(100);
+  }
+}
+
 const shared = {};   // a context for each of them
 
 // ---- a page, and what went on while it loaded
 
 async function open(context, url) {
   const page = await context.newPage(), origin = new URL(url).origin;
-  page.setDefaultTimeout(10_000);
+  page.start = url;
+  page.setDefaultTimeout(patience(page)[0]);
   const seen = page.seen = {console: [], requests: [], hosts: [], responses: []};
   const short = o => o.startsWith('data:') ? o.slice(0, 40) : o.replace(origin, '');
   const outside = o => /^(https?|wss?):/.test(o) && new URL(o).origin !== origin;
@@ -41,13 +56,13 @@ async function open(context, url) {
 
 // Pictures that wait to be scrolled to are asked for now; then all that is under way comes to an end
 async function settle(page) {
-  await page.evaluate(async () => {
+  await page.evaluate(async limit => {
     const imgs = [...document.images];
     imgs.forEach(o => { o.loading = 'eager'; });
     const ended = Promise.all(imgs.map(o => o.complete || new Promise(ok => { o.onload = o.onerror = ok; })));
-    await Promise.race([Promise.all([ended, document.fonts.ready]), new Promise(ok => setTimeout(ok, 8000))]);
+    await Promise.race([Promise.all([ended, document.fonts.ready]), new Promise(ok => setTimeout(ok, limit))]);
     await new Promise(ok => setTimeout(ok, 120));
-  });
+  }, patience(page)[1]);
 }
 
 // ---- checks of a page that lies open; each returns what is wrong
@@ -336,6 +351,7 @@ async function found(page, name) {
   const first = page.locator(RESULTS).filter({visible: true}).first();
   try { await first.waitFor(); } catch { return [null, [`no results for '${name}'`]]; }
   await page.waitForTimeout(300);
+  await soon(page, async () => (await first.innerText()).includes(name));
   const said = await first.innerText();
   return [first, said.includes(name) ? [] : [`the first result for '${name}' is '${said.slice(0, 60)}'`]];
 }
@@ -349,7 +365,7 @@ async function search(page, name = 'ResidualConvBlock') {
   if (!first) return bad;
   const pale = await contrast(page, ':has(> .search-result), [role=listbox], .smalldocs-search-results');
   await first.click();
-  await page.waitForURL(o => o.href !== page.start, {timeout: 5000}).catch(() => bad.push('a click on the result leads nowhere'));
+  await page.waitForURL(o => o.href !== page.start).catch(() => bad.push('a click on the result leads nowhere'));
   return [...bad, ...pale, ...await landed(page, name)];
 }
 
@@ -369,7 +385,7 @@ async function search_keys(page, name = 'ResidualConvBlock') {
   await page.waitForTimeout(300);
   await page.keyboard.press('ArrowDown');
   await page.keyboard.press('Enter');
-  await page.waitForURL(o => o.href !== page.start, {timeout: 5000}).catch(() => bad.push('Enter on a result leads nowhere'));
+  await page.waitForURL(o => o.href !== page.start).catch(() => bad.push('Enter on a result leads nowhere'));
   return [...bad, ...await landed(page, name)];
 }
 
@@ -382,13 +398,7 @@ async function scheme_switch(page) {
 }
 
 async function scheme(page) {
-  const bad = [], is = async want => {   // within two seconds; a busy machine takes its time
-    for (let i = 0; i < 14; i++) {
-      await page.waitForTimeout(150);
-      if ((await brightness(page) < 0.5) === (want === 'dark')) return true;
-    }
-    return false;
-  };
+  const bad = [], is = want => soon(page, async () => (await brightness(page) < 0.5) === (want === 'dark'));
   const o = await scheme_switch(page);
   if (!o) return ['no switch between light and dark'];
   if (!await is('light')) bad.push('a browser set to light sees a dark page');
@@ -419,14 +429,36 @@ async function folding(page) {
   return bad;
 }
 
+// One switch opens all that is folded, but no solution; the next page knows of it
+async function switching(page) {
+  const bad = [], button = page.getByRole('button', {name: /all code|fold/i});
+  const closed = () => page.$$eval('main details.code-fold', els => [els.filter(o => !o.open).length, els.length]);
+  if (!await button.filter({visible: true}).count()) return ['no button shows all code'];
+  let [n, all] = await closed();
+  if (!all || n < all) bad.push(`${all - n} of ${all} folds stand open before anybody asked`);
+  await button.click();
+  [n, all] = await closed();
+  if (n) bad.push(`after a click ${n} of ${all} folds are still closed`);
+  if (await page.$('main details.sl-solution[open]')) bad.push('the switch gives solutions away');
+  await page.reload();
+  if ((await closed())[0]) bad.push('after a reload the choice is forgotten');
+  await button.click();
+  [n, all] = await closed();
+  if (n < all) bad.push(`after another click ${all - n} of ${all} folds are still open`);
+  await page.reload();
+  [n, all] = await closed();
+  if (n < all) bad.push('after another reload the choice is forgotten');
+  return bad;
+}
+
 async function copying(page) {
   const code = page.locator('main pre').filter({visible: true}).first(), want = (await code.innerText()).trim();
   await code.hover();
   const button = page.getByRole('button', {name: /copy/i}).first();
   if (!await button.count()) return ['no button copies code'];
   await button.click();
-  await page.waitForTimeout(100);
-  const got = (await page.evaluate(() => navigator.clipboard.readText())).trim();
+  let got;
+  await soon(page, async () => (got = (await page.evaluate(() => navigator.clipboard.readText())).trim()) === want);
   return got === want ? [] : [`copied '${got.slice(0, 40)}' instead of '${want.slice(0, 40)}'`];
 }
 
@@ -451,12 +483,11 @@ async function phone_menu(page) {
   for (const o of await toggles.all()) {
     if (link) break;
     await o.tap();
-    await page.waitForTimeout(500);
-    link = (await other()).asElement();
+    await soon(page, async () => (link = (await other()).asElement()));
   }
   if (!link) return ['no button opens the list of pages'];
   await link.tap();
-  await page.waitForURL(o => o.href !== page.start, {timeout: 5000}).catch(() => bad.push('a tap on another page leads nowhere'));
+  await page.waitForURL(o => o.href !== page.start).catch(() => bad.push('a tap on another page leads nowhere'));
   return bad;
 }
 
@@ -469,7 +500,7 @@ const LOOK = {
   phone: {phone},
 };
 const DO = {
-  light: {keyboard, search, search_keys, scheme, folding, copying},
+  light: {keyboard, search, search_keys, scheme, folding, switching, copying},
   dark: {search_dark: page => search(page), print},
   phone: {phone_menu},
 };

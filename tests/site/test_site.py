@@ -250,10 +250,13 @@ def test_page_shows_what_its_notebook_shows(nb, report):
 
 @pytest.mark.parametrize('nb', [o for o in NBS if o.stem[0].isdigit()], ids=lambda o: o.stem)
 def test_page_says_what_to_expect(nb, report):
-    "What you will learn, how long it takes to read and to run, where to open it, what is on it"
+    "What you will learn, how long it takes to read and (where that has been measured) to run, where to open it, what is on it"
     page = report[page_of(nb)]['facts']
     links, has = [o[0] for o in page['links']], page['head'].lower()
-    assert all(o in has for o in ('to read', 'two cores', 'gpu', ' min')), page['head']
+    ran = [r for r in json.loads((ROOT/'results/bench_pages.json').read_text(encoding='utf-8')) if r['page'] == nb.name]
+    assert 'to read' in has and ' min' in has, page['head']
+    assert ('two cores' in has) == any(r['device'] == 'cpu' and r['cores'] == 2 for r in ran), page['head']
+    assert ('gpu' in has) == any(r['device'] != 'cpu' for r in ran) and 'not measured' not in has, page['head']
     assert len(page['learn']) > 80 and page['outline']
     assert [o for o in links if o.startswith('https://colab.research.google.com/') and o.endswith(f'/nbs/{nb.name}')]
     assert f'notebooks/{nb.name}' in links
@@ -321,6 +324,12 @@ def test_folded_code_unfolds(report, browser):
     assert not wrong, told({pages[0]: wrong})
 
 
+def test_one_switch_shows_all_code(browser):
+    page = page_of(ROOT/'nbs/03_resnet.ipynb')
+    wrong = browser.ask({page: ['switching']})[page]['switching']
+    assert not wrong, told({page: wrong})
+
+
 # ---- no check is blind: each finds what is broken on purpose, in a copy of the smallest page of a notebook
 
 @pytest.fixture(scope='session')
@@ -351,4 +360,4 @@ def test_check_finds_the_fault(fault, broken):
 
 
 def test_every_check_has_a_fault():
-    assert {o[0] for o in FAULTS} == {'links', 'folding', *LOOKS, *DOES}
+    assert {o[0] for o in FAULTS} == {'links', 'folding', 'switching', *LOOKS, *DOES}

@@ -3,10 +3,13 @@ import ast
 import html
 import json
 import re
+from itertools import groupby
 
 import yaml
 from execnb.nbio import mk_cell, read_nb, write_nb
 from nbdev.processors import FilterDefaults
+
+from .cells import EXPORTED, HIDDEN, first_check, imported, kinds, statements
 
 LONG = 15 # lines of code; a longer cell is folded
 WORDS_A_MINUTE, LINES_A_MINUTE = 220, 25 # reading English prose; following code that one means to understand
@@ -39,17 +42,17 @@ def reading_minutes(
 ):
     "How long a page takes to read: its words, and its lines of code"
     words = sum(len(c.source.split()) for c in cells if c.cell_type == 'markdown')
-    lines = sum(1 for c in cells if c.cell_type == 'code' for o in c.source.splitlines() if o.strip() and not o.startswith('#|'))
+    code = [c for c in cells if c.cell_type == 'code' and c.get('kind') != 'imports']
+    lines = sum(1 for c in code for o in c.source.splitlines() if o.strip() and not o.startswith('#|'))
     return words/WORDS_A_MINUTE + lines/LINES_A_MINUTE
 
 
 def running_time(
     records, # what tools/run_notebooks.py has written about this page
 ):
-    "How long the page takes to run on two cores and on a GPU, in words"
-    def said(rs):
-        parts = [f"{minutes(r['seconds'])}{' with its long runs' if r['slow'] else ''}" for r in sorted(rs, key=lambda r: r['slow'])]
-        return ', '.join(parts) or 'not measured'
+    "How long the page takes to run on two cores and on a GPU, in words; no words where that has not been measured"
+    def one(r): return minutes(r['seconds']) + (' with its long runs' if r['slow'] else '')
+    def said(rs): return ', '.join(map(one, sorted(rs, key=lambda r: r['slow'])))
     cpu = [r for r in records if r['device'] == 'cpu' and r['cores'] == 2]
     return said(cpu), said([r for r in records if r['device'] != 'cpu'])
 
@@ -64,7 +67,7 @@ def head(
     colab = f"{cfg.git_url.replace(GITHUB, COLAB)}/blob/{cfg.branch}/{cfg.nbs_path.name}/{notebook}"
     facts = [('To read', f"about {max(1, round(mins))} min")]
     if is_lesson(notebook): facts += [('To run on two cores', times[0]), ('On a GPU', times[1])]
-    said = ''.join(f'<div><dt>{k}</dt><dd>{v}</dd></div>' for k, v in facts)
+    said = ''.join(f'<div><dt>{k}</dt><dd>{v}</dd></div>' for k, v in facts if v)
     return raw(f"""<div class="sl-head"><dl>{said}</dl><div class="sl-do">
 <a class="sl-colab" href="{colab}">Open in Colab</a>
 <a class="sl-download" href="notebooks/{notebook}" download>Download the notebook</a>
@@ -123,6 +126,38 @@ def fold(
     code = [o for o in cell.source.strip().splitlines() if not o.startswith('#|')]
     if len(code) <= LONG or 'code-fold' in dict(OPTION.findall(cell.source)): return
     cell.source = f"#| code-fold: true\n#| code-summary: {json.dumps(summary(code), ensure_ascii=False)}\n{cell.source}"
+
+
+def folded(
+    kind, # 'imports', 'checks' or 'solution'
+    said, # what the one line says that is left to see: HTML
+    cells, # what it hides
+):
+    "Cells behind a line that opens them"
+    every = '' if kind == 'solution' else 'code-fold '   # what the page's switch opens: all but solutions
+    return [raw(f'<details class="{every}sl-{kind}"><summary>{said}</summary>'), *cells, raw('</details>')]
+
+
+def fold_kinds(
+    cells, # a page's cells; each that is more than story knows its `kind`
+    package, # this package's name
+):
+    "Fold imports to one line, checks to their first, and solutions; cells of imports that stand together become one"
+    out = []
+    for kind, group in groupby(cells, key=lambda c: c.get('kind')):
+        group = list(group)
+        if kind is None: out += group
+        elif kind == 'solution': out += folded(kind, 'Solution', group)
+        elif kind == 'imports':
+            one = group[0]
+            one.source = '\n\n'.join(c.source.strip() for c in group)
+            names = ', '.join(imported(statements(one.source), package))
+            out += folded(kind, f'imports <code>{html.escape(names)}</code>', [one])
+        else:
+            for c in group:
+                line = c.source.splitlines()[first_check(statements(c.source)).lineno - 1].strip()
+                out += folded(kind, f'checks <code>{html.escape(line)}</code>', [c])
+    return out
 
 
 def describe(
@@ -208,6 +243,9 @@ def notebook_page(
     "Write one notebook as the source of a page"
     nb = read_nb(path)
     module = site.module_of(path.name)
+    for c, kind in zip(nb.cells, kinds(nb.cells)):
+        if kind: c['kind'] = kind
+        if kind == 'imports' and not HIDDEN.search(c.source): c.source = EXPORTED.sub('', c.source)   # who reads `F.relu` may ask
     Procs()(nb)
     front, cells = (nb.cells[:1], nb.cells[1:]) if nb.cells and nb.cells[0].cell_type == 'raw' else ([], nb.cells)
     mins, section = reading_minutes(cells), path.stem
@@ -221,11 +259,13 @@ def notebook_page(
             for m in re.finditer(r'^##+ +(.*)$', c.source, re.M): section = m[1]
         elif c.cell_type == 'code':
             describe(c, section)
-            fold(c)
+            if 'kind' not in c: fold(c)
             for o in c.get('outputs', []):
                 md = o.get('data', {}).get('text/markdown')
                 if md: o['data']['text/markdown'] = site.links.markdown(relink(''.join(md), site.names, site.base), module).splitlines(True)
     row = head(path.name, mins, running_time(site.records.get(path.name, [])), site.cfg)
-    nb.cells = [*front, row, *([intro] if intro else []), *cells]
-    for i, c in enumerate(nb.cells): c['id'] = f"{path.stem}-{i}"[-64:]
+    nb.cells = [*front, row, *([intro] if intro else []), *fold_kinds(cells, site.cfg.lib_path.name)]
+    for i, c in enumerate(nb.cells):
+        c['id'] = f"{path.stem}-{i}"[-64:]
+        c.pop('kind', None)
     write_nb(nb, dest)
