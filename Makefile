@@ -18,13 +18,6 @@ PINS   ?= tools/constraints.txt
 .NOTPARALLEL:
 .PHONY: help train test notebooks export docs bench lint pins clean
 
-# glibc gives the kernel back each large block that torch frees and pays for it again, page by page, at the next step. Keeping up
-# to 4 GB of them spares a training step on a CPU that. Other systems, and other allocators, take no notice.
-ifeq ($(shell uname -s),Linux)
-train test notebooks bench: export MALLOC_MMAP_THRESHOLD_ ?= 4294967296
-train test notebooks bench: export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
-endif
-
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s%s\n", $$1, $$2}'
 

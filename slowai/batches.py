@@ -23,7 +23,7 @@ from .fashion import load_fashion_mnist
 
 # %% ../nbs/01a_batches.ipynb #96d7b569
 class BatchedSet(Dataset):
-    "An `ImageSet` as torch's `DataLoader` likes it best: a list of indices in, one finished batch out"
+    "An `ImageSet` as torch's `DataLoader` likes it: a list of indices in, a finished batch out"
     def __init__(self,
         data:ImageSet, # images uint8 (N, C, H, W) and labels int64 (N,)
         batch_tfm:Callable=noop, # called once a batch: uint8 (B, C, H, W) → what the model takes
@@ -47,8 +47,11 @@ class Normalize:
         mean:Sequence, # mean of each channel, in units where white is 1
         std:Sequence, # standard deviation of each channel, same units, above 0
     ):
-        self.mean,self.std = (torch.as_tensor(o, dtype=torch.float32).reshape(-1, 1, 1) for o in (mean, std))
-        if not (self.std > 0).all(): raise ValueError(f"std: expected numbers above 0, got {std!r}; are all images of one colour?")
+        self.mean,self.std = (torch.as_tensor(o, dtype=torch.float32).reshape(-1, 1, 1)
+            for o in (mean, std))
+        if not (self.std > 0).all():
+            raise ValueError(f"std: expected numbers above 0, got {std!r}; "
+                "are all images of one colour?")
 
     @classmethod
     def from_images(cls,
@@ -56,7 +59,8 @@ class Normalize:
     ):
         "The exact statistics of `images`, from a histogram of each channel"
         v = torch.arange(256, dtype=torch.float64)/255
-        h = torch.stack([torch.bincount(images[:, c].reshape(-1), minlength=256) for c in range(images.shape[1])]).double().cpu()
+        h = torch.stack([torch.bincount(images[:, c].reshape(-1), minlength=256)
+            for c in range(images.shape[1])]).double().cpu()
         p = h/h.sum(1, keepdim=True)
         mean = p@v
         return cls(mean, (p@v**2 - mean**2).clamp(min=0).sqrt())
@@ -69,9 +73,12 @@ def __call__(self:Normalize,
     x:torch.Tensor, # uint8 (N, C, H, W)
 )->torch.Tensor: # float32, same shape
     "Normalise a batch"
-    if self.std.device != x.device: self.mean,self.std = self.mean.to(x.device),self.std.to(x.device)
-    scale, shift, out = 1/(255*self.std), self.mean/self.std, torch.empty_like(x, dtype=torch.float32)
-    n = max(1, _piece*len(x)//x.numel()) if x.device.type == 'cpu' and x.dim() == 4 and x.numel() else len(x)
+    if self.std.device != x.device:
+        self.mean,self.std = self.mean.to(x.device),self.std.to(x.device)
+    scale, shift, out = (1/(255*self.std), self.mean/self.std,
+        torch.empty_like(x, dtype=torch.float32))
+    n = (max(1, _piece*len(x)//x.numel()) if x.device.type == 'cpu'
+        and x.dim() == 4 and x.numel() else len(x))
     for o,i in zip(out.split(n), x.split(n), strict=True): o.copy_(i).mul_(scale).sub_(shift)
     return out
 
@@ -91,20 +98,22 @@ def _check_workers(n, timeout):
 class DataLoaders:
     "A torch `DataLoader` for each split: 'train' shuffled every epoch, the others in order"
     def __init__(self,
-        splits:Mapping, # name → `ImageSet` (or any torch Dataset); holds 'train' and one to evaluate on, 'test' or 'valid'
+        splits:Mapping, # name → `ImageSet` or torch Dataset; 'train', and 'test' or 'valid'
         bs:int=512, # images a batch, at least 1
         batch_tfm:Callable|Mapping=noop, # once a batch, for all splits or by split name
         item_tfm:Callable|Mapping|None=None, # once an image, for all splits or by split name
         seed:int=0, # of the generator that shuffles
         num_workers:int=0, # processes that load; a resident tensor needs none
         drop_last:bool=False, # leave out the training batch that is not full
-        timeout:float=300, # seconds to wait for a worker's batch before it counts as hung; 0: for ever
+        timeout:float=300, # seconds until a worker counts as hung; 0: for ever
     ):
         check_count('bs', bs)
         if 'train' not in splits or len(splits) < 2:
-            raise ValueError(f"splits: expected 'train' and a split to evaluate on, got {list(splits)}")
+            raise ValueError("splits: expected 'train' and a split to "
+                f"evaluate on, got {list(splits)}")
         for k,v in splits.items():
-            if len(v) == 0: raise ValueError(f"splits: {k!r} is empty; every split needs at least one image")
+            if len(v) == 0:
+                raise ValueError(f"splits: {k!r} is empty; every split needs at least one image")
         self.splits,self.bs,self.batch_tfm,self.item_tfm = dict(splits),bs,batch_tfm,item_tfm
         _check_workers(num_workers, timeout)
         self.seed,self.num_workers,self.drop_last,self.timeout = seed,num_workers,drop_last,timeout
@@ -115,17 +124,22 @@ def _first(x): return x
 
 @patch
 def _loader(self:DataLoaders, k, num_workers=0):
-    ds, train, pick = self.splits[k], k == 'train', lambda o: o.get(k) if isinstance(o, Mapping) else o
-    kw = dict(batch_size=self.bs, shuffle=train, num_workers=num_workers, drop_last=train and self.drop_last,
-        generator=torch.Generator().manual_seed(self.seed), timeout=self.timeout if num_workers else 0)
+    ds, train, pick = (self.splits[k], k == 'train',
+        lambda o: o.get(k) if isinstance(o, Mapping) else o)
+    kw = dict(batch_size=self.bs, shuffle=train, num_workers=num_workers,
+        drop_last=train and self.drop_last,
+        generator=torch.Generator().manual_seed(self.seed),
+        timeout=self.timeout if num_workers else 0)
     if not isinstance(ds, ImageSet): return DataLoader(ds, **kw)
-    return DataLoader(BatchedSet(ds, pick(self.batch_tfm) or noop, pick(self.item_tfm)), collate_fn=_first, **kw)
+    return DataLoader(BatchedSet(ds, pick(self.batch_tfm) or noop, pick(self.item_tfm)),
+        collate_fn=_first, **kw)
 
 @patch
 def __getitem__(self:DataLoaders, k):
     if k not in self.loaders: raise KeyError(f"no split {k!r}; there are {list(self.loaders)}")
     return self.loaders[k]
 
+# %% ../nbs/01a_batches.ipynb #3b24baee
 @patch
 def peek(self:DataLoaders,
     split:str='train', # which split
@@ -146,7 +160,8 @@ def classes(self:DataLoaders):
 
 @patch
 def __repr__(self:DataLoaders):
-    return f"DataLoaders(bs={self.bs}, " + ', '.join(f'{k}: {len(v):,}' for k,v in self.splits.items()) + ')'
+    return (f"DataLoaders(bs={self.bs}, "
+        + ', '.join(f'{k}: {len(v):,}' for k,v in self.splits.items()) + ')')
 
 # %% ../nbs/01a_batches.ipynb #65697059
 @lru_cache(maxsize=2)
@@ -176,18 +191,21 @@ def shapes_dls(
     seed:int=0, # of the pictures and of their order
 )->DataLoaders:
     "Drawn shapes as normalised batches, for a machine without data"
-    sets = draw_shapes(n_train=n_train, n_test=n_test, size=size, channels=channels, n_classes=n_classes, seed=seed)
-    return DataLoaders(sets, bs=bs, batch_tfm=Normalize.from_images(sets['train'].images), seed=seed)
+    sets = draw_shapes(n_train=n_train, n_test=n_test, size=size, channels=channels,
+        n_classes=n_classes, seed=seed)
+    return DataLoaders(sets, bs=bs,
+        batch_tfm=Normalize.from_images(sets['train'].images), seed=seed)
 
 # %% ../nbs/01a_batches.ipynb #bdd9633f
 def fashion_mnist_or_shapes_dls(
     bs:int=512, # images a batch
     seed:int=0, # of the order of the training images
 )->DataLoaders: # its `splits['train'].name` says which: 'fashion_mnist' or 'shapes'
-    "FashionMNIST's batches, or those of drawn shapes where it can't be found, and a line that says so"
+    "FashionMNIST's batches, or drawn shapes' where it can't be found, and a line that says so"
     try: return fashion_mnist(bs, seed=seed)
     except DataMissingError:
-        print("FashionMNIST was not found here, so drawn shapes stand in for it; load_fashion_mnist() says what helps.")
+        print("FashionMNIST was not found here, so drawn shapes stand in for it; "
+            "load_fashion_mnist() says what helps.")
         return shapes_dls(bs, seed=seed)
 
 # %% ../nbs/01a_batches.ipynb #4a04437c

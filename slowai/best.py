@@ -27,10 +27,12 @@ class _Monitor(Callback, order=50):
     def before_fit(self, learn):
         self.best = self.best_epoch = None
         if self.monitor not in getattr(getattr(learn, 'metrics', None), 'all_metrics', ()):
-            raise ValueError(f"monitor: {self.monitor!r} is no metric of this fit; add MetricsCB(...) with a metric of that name")
+            raise ValueError(f"monitor: {self.monitor!r} is no metric of this fit; "
+                "add MetricsCB(...) with a metric of that name")
     def improved(self, learn):
         v = learn.metrics.history[-1][self.monitor]
-        gain = math.inf if self.best is None else self.best - v if 'loss' in self.monitor else v - self.best
+        gain = (math.inf if self.best is None else self.best - v
+            if 'loss' in self.monitor else v - self.best)
         if gain > self.min_delta: self.best,self.best_epoch = v,learn.epoch
         return gain > self.min_delta
 
@@ -38,20 +40,23 @@ class _Monitor(Callback, order=50):
 class EarlyStopCB(_Monitor):
     "Ends the fit when the evaluation hasn't improved for `patience` epochs"
     def __init__(self,
-        monitor:str='loss', # a metric's name, as in the table; 'loss' in the name means smaller is better
+        monitor:str='loss', # a metric's name, as in the table; of a loss, less is better
         patience:int=3, # epochs
         min_delta:float=0., # what counts as an improvement
     ):
         super().__init__(monitor, min_delta)
         self.patience = patience
     def after_epoch(self, learn):
-        if not learn.training and not self.improved(learn) and learn.epoch - self.best_epoch >= self.patience: raise CancelFitException
+        if (not learn.training and not self.improved(learn)
+                and learn.epoch - self.best_epoch >= self.patience):
+            raise CancelFitException
 
 class BestModelCB(_Monitor):
     "Keeps the weights of the best epoch and puts them back when the fit ends"
     saved,state = ('best', 'best_epoch', 'state'),None
     def after_epoch(self, learn):
-        if not learn.training and self.improved(learn): self.state = deepcopy(learn.model.state_dict())
+        if not learn.training and self.improved(learn):
+            self.state = deepcopy(learn.model.state_dict())
     def cleanup_fit(self, learn):
         if self.best is not None: learn.model.load_state_dict(self.state)
 

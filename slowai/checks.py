@@ -14,7 +14,7 @@ from numbers import Integral
 
 # %% ../nbs/90_checks.ipynb #8d067516
 class DataError(ValueError):
-    "Data that are damaged, or are not what their name says; the message names the file and the remedy"
+    "Data that are damaged or not what they are called; the message names file and remedy"
 
 class DataMissingError(DataError):
     "Data that none of the places looked at holds"
@@ -28,7 +28,8 @@ def check_count(
     hint:str='', # what to do instead
 )->int: # the same number
     "A whole number from `least` to `most`, or a ValueError"
-    if isinstance(value, Integral) and not isinstance(value, bool) and least <= value <= most: return int(value)
+    if isinstance(value, Integral) and not isinstance(value, bool) and least <= value <= most:
+        return int(value)
     span = f'of at least {least}' if most == math.inf else f'from {least} to {most}'
     raise ValueError(f"{name}: expected a whole number {span}, got {value!r}{hint and f'; {hint}'}")
 
@@ -47,7 +48,8 @@ def pick(
     table:Mapping, # what there is
 ):
     "The entry of a table, or a ValueError that lists it"
-    if key not in table: raise ValueError(f"{name}: expected one of {', '.join(table)}, got {key!r}")
+    if key not in table:
+        raise ValueError(f"{name}: expected one of {', '.join(table)}, got {key!r}")
     return table[key]
 
 # %% ../nbs/90_checks.ipynb #9266150f
@@ -55,7 +57,7 @@ def one_line_errors(
     f:Callable, # a command's function
     name:str, # of the command
 ):
-    "Let a command end with one line and status 2 where its function raises an error that the user can mend"
+    "Let a command end with a line and status 2 where its function raises what a user can mend"
     @wraps(f)
     def g(*args, **kwargs):
         try: return f(*args, **kwargs)

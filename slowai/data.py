@@ -20,7 +20,8 @@ from fastcore.basics import patch
 from .checks import DataError, check_count
 
 # %% ../nbs/00_data.ipynb #55f12183
-def _what(x): return f"{x.dtype} {tuple(x.shape)}" if isinstance(x, torch.Tensor) else type(x).__name__
+def _what(x):
+    return f"{x.dtype} {tuple(x.shape)}" if isinstance(x, torch.Tensor) else type(x).__name__
 
 def _check_set(images, labels, classes):
     "Raise a `DataError` unless these can be an `ImageSet`"
@@ -28,9 +29,11 @@ def _check_set(images, labels, classes):
         raise DataError(f"images: expected a uint8 tensor (N, C, H, W), got {_what(images)}; "
                         "floats from 0 to 1 become so by (x * 255).byte()")
     if not isinstance(labels, torch.Tensor) or labels.dtype != torch.int64 or labels.ndim != 1:
-        raise DataError(f"labels: expected an int64 tensor (N,), got {_what(labels)}; convert with .long()")
+        raise DataError("labels: expected an int64 tensor (N,), "
+            f"got {_what(labels)}; convert with .long()")
     if len(images) != len(labels):
-        raise DataError(f"labels: expected one for each of {len(images):,} images, got {len(labels):,}; cut both with the same index")
+        raise DataError(f"labels: expected one for each of {len(images):,} images, "
+            f"got {len(labels):,}; cut both with the same index")
     if len(labels) and not 0 <= labels.min() <= labels.max() < len(classes):
         raise DataError(f"labels: expected 0 to {len(classes) - 1} for {len(classes)} classes, "
                         f"got {labels.min()} to {labels.max()}; give every class a name")
@@ -51,33 +54,40 @@ class ImageSet:
 
     def __repr__(self):
         shape = '×'.join(map(str, self.images.shape[1:]))
-        return f"ImageSet({self.name}: {len(self):,} images of {shape}, {len(self.classes)} classes, from: {self.source})"
+        return (f"ImageSet({self.name}: {len(self):,} images of {shape}, "
+            f"{len(self.classes)} classes, from: {self.source})")
 
 # %% ../nbs/00_data.ipynb #44ef7363
 def _as_index(i):
     "`i` as something that indexes a tensor along its first dimension"
     if isinstance(i, Integral | slice): return i
     i = torch.as_tensor(i)
-    if i.dtype.is_floating_point and i.numel(): raise TypeError(f"index: expected whole numbers, got {i.dtype}; convert with .long()")
+    if i.dtype.is_floating_point and i.numel():
+        raise TypeError(f"index: expected whole numbers, got {i.dtype}; convert with .long()")
     return i if i.numel() else i.long()
 
 def _outside(i, n):
     "What to say of an index that a set of `n` images doesn't have"
-    if isinstance(i, torch.Tensor) and i.dtype == torch.bool: return f"index: expected a mask of shape ({n},), got {tuple(i.shape)}"
+    if isinstance(i, torch.Tensor) and i.dtype == torch.bool:
+        return f"index: expected a mask of shape ({n},), got {tuple(i.shape)}"
     if not n: return f"index: the set is empty, got {i}"
-    bad = i if isinstance(i, Integral) else next((o for o in i.flatten().tolist() if not -n <= o < n), i)
-    return f"index: expected numbers from {-n} to {n - 1} for a set of {n:,} images, got {bad}; a slice such as [:{n}] takes what there is"
+    bad = (i if isinstance(i, Integral)
+        else next((o for o in i.flatten().tolist() if not -n <= o < n), i))
+    return (f"index: expected numbers from {-n} to {n - 1} for a set of {n:,} images, got {bad}; "
+        f"a slice such as [:{n}] takes what there is")
 
 # %% ../nbs/00_data.ipynb #82981575
 @patch
 def __getitem__(self:ImageSet,
-    i:int|slice|Sequence[int]|torch.Tensor, # one index, a slice, a list of indices, an int64 tensor or a boolean mask (N,)
-)->tuple[torch.Tensor, torch.Tensor]: # uint8 (C, H, W) and int64 () for one index, else uint8 (n, C, H, W) and int64 (n,)
+    i:int|slice|Sequence[int]|torch.Tensor, # an index, a slice, indices, or a mask (N,)
+)->tuple[torch.Tensor, torch.Tensor]: # uint8 (C, H, W), int64 () for one, else (n, …)
     "The image and label at one index, or the images and labels at many, cut in one go"
     i = _as_index(i)
     try:
-        if not isinstance(i, torch.Tensor) or i.dtype != torch.int64 or i.ndim != 1: return self.images[i], self.labels[i]
-        j = torch.where(i < 0, i + len(self), i).to(self.labels.device)   # many at once: copied image by image, not byte by byte
+        if not isinstance(i, torch.Tensor) or i.dtype != torch.int64 or i.ndim != 1:
+            return self.images[i], self.labels[i]
+        # many at once: copied image by image, not byte by byte
+        j = torch.where(i < 0, i + len(self), i).to(self.labels.device)
         return self.images.index_select(0, j), self.labels.index_select(0, j)
     except IndexError as e: raise IndexError(_outside(i, len(self))) from e
 
@@ -88,7 +98,8 @@ def subset(self:ImageSet,
 )->ImageSet:
     "The images at `idxs` as a set of their own"
     if isinstance(idxs, Integral):
-        raise TypeError(f"idxs: expected a slice, a list or a tensor, got {idxs!r}; for one image use [{idxs!r}]")
+        raise TypeError(f"idxs: expected a slice, a list or a tensor, got {idxs!r}; "
+            f"for one image use [{idxs!r}]")
     images, labels = self[idxs]
     return replace(self, images=images, labels=labels)
 
@@ -108,25 +119,29 @@ def split(self:ImageSet,
     "Hold out a random share of the images, to choose hyper-parameters on"
     n = round(len(self) * frac) if 0 < frac < 1 else 0
     if not 0 < n < len(self):
-        raise ValueError(f"frac: expected a share that leaves images on both sides of a split of {len(self):,}, got {frac!r}; try 0.1")
-    idxs = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed)).to(self.labels.device)
+        raise ValueError("frac: expected a share that leaves images on both sides of a split of "
+            f"{len(self):,}, got {frac!r}; try 0.1")
+    idxs = torch.randperm(len(self),
+        generator=torch.Generator().manual_seed(seed)).to(self.labels.device)
     return self.subset(idxs[n:].sort().values), self.subset(idxs[:n].sort().values)
 
 # %% ../nbs/00_data.ipynb #d1454909
 def _as_pictures(images):
     "`images` as float (N, C, H, W) from 0 to 1"
     x = [torch.as_tensor(o).detach().cpu() for o in images]
-    if not 0 < len(x) <= 500: raise ValueError(f"images: expected 1 to 500 to draw, got {len(x):,}; take a slice")
+    if not 0 < len(x) <= 500:
+        raise ValueError(f"images: expected 1 to 500 to draw, got {len(x):,}; take a slice")
     x = torch.stack(x)
     if x.ndim != 4 or x.shape[1] not in (1, 3):
-        raise ValueError(f"images: expected (N, C, H, W) with 1 or 3 channels, got {_what(x)}; images[:, None] adds a channel axis")
+        raise ValueError(f"images: expected (N, C, H, W) with 1 or 3 channels, got {_what(x)}; "
+            "images[:, None] adds a channel axis")
     x = x / 255 if x.dtype == torch.uint8 else x.float()
     lo, hi = min(0., x.min().item()), max(1., x.max().item())
     return x if (lo, hi) == (0, 1) else (x - x.min()) / (x.max() - x.min()).clamp_min(1e-9)
 
 # %% ../nbs/00_data.ipynb #b16f2490
 def show_images(
-    images:torch.Tensor|Sequence[torch.Tensor], # (N, C, H, W) with one channel or three, at most 500; uint8, or float of any range
+    images:torch.Tensor|Sequence[torch.Tensor], # (N, 1 or 3, H, W), at most 500
     titles:Sequence|None=None,                  # one title for each image
     ncols:int=8,                                # images in a row
     scale:float=1.,                             # width and height of an image, in inches
@@ -139,17 +154,21 @@ def show_images(
     ncols = min(check_count('ncols', ncols, 1), len(x))
     nrows = math.ceil(len(x) / ncols)
     lines = max(str(o).count('\n') + 1 for o in titles) if titles is not None else 0
-    fig, axs = plt.subplots(nrows, ncols, figsize=(ncols * scale, nrows * (scale + .2 * lines)), squeeze=False)
+    fig, axs = plt.subplots(nrows, ncols,
+        figsize=(ncols * scale, nrows * (scale + .2 * lines)), squeeze=False)
     for ax in axs.flat: ax.axis('off')
     for i, (ax, o) in enumerate(zip(axs.flat, x, strict=False)):
-        ax.imshow(o[0] if len(o) == 1 else o.permute(1, 2, 0), cmap=cmap, vmin=0, vmax=1, interpolation='nearest')
+        ax.imshow(o[0] if len(o) == 1 else o.permute(1, 2, 0), cmap=cmap,
+            vmin=0, vmax=1, interpolation='nearest')
         if titles is not None: ax.set_title(str(titles[i]), fontsize=8, pad=3)
     fig.tight_layout(pad=.2, h_pad=.5)
 
 # %% ../nbs/00_data.ipynb #b992bb1a
 def _rad(u, v): return (u * u + v * v).sqrt()
 def _box(u, v, a, b): return torch.maximum(u.abs() - a, v.abs() - b)
-def _triangle(u, v): return torch.stack([u * math.cos(a) + v * math.sin(a) for a in (math.pi/2, math.pi*7/6, math.pi*11/6)]).amax(0) - .48
+def _triangle(u, v):
+    return torch.stack([u * math.cos(a) + v * math.sin(a)
+        for a in (math.pi/2, math.pi*7/6, math.pi*11/6)]).amax(0) - .48
 
 _shapes = {
     'disc':      lambda u, v: _rad(u, v) - .8,
@@ -175,7 +194,7 @@ def _local(size, cx, cy, radius, angle):
 
 # %% ../nbs/00_data.ipynb #84271b9b
 def _draw(labels, size, channels, g):
-    "A picture uint8 (C, size, size) for each label, everything but the shape drawn by lot from generator `g`"
+    "A picture uint8 (C, size, size) for each label, all but the shape drawn by lot from `g`"
     n = len(labels)
     radius, angle = _rand(g, n, .26, .42), _rand(g, n, 0, 2 * math.pi)
     cx, cy = (_rand(g, n, -1, 1) * (.5 - radius) for _ in 'xy')
@@ -197,15 +216,18 @@ def draw_shapes(
     channels:int=1,     # 1 for gray, 3 for RGB
     n_classes:int=10,   # 2 to 10
     seed:int=0,         # the same seed draws the same bytes
-)->dict[str, ImageSet]: # 'train' and 'test', each with all classes equally often (to within one image)
-    "Draw a data set in which each class is a shape of random place, size, angle, brightness and grain"
+)->dict[str, ImageSet]: # 'train' and 'test', all classes equally often (within one image)
+    "A data set in which each class is a shape of random place, size, angle, brightness and grain"
     check_count('size', size, 8, hint='28 is the size of FashionMNIST, 64 that of Tiny ImageNet')
-    if channels not in (1, 3): raise ValueError(f"channels: expected 1 (gray) or 3 (RGB), got {channels!r}")
+    if channels not in (1, 3):
+        raise ValueError(f"channels: expected 1 (gray) or 3 (RGB), got {channels!r}")
     check_count('n_classes', n_classes, 2, len(_shapes))
     check_count('seed', seed, 0, 2**62, hint='try 0')
     res = {}
-    for k, (split, n) in enumerate({'train': check_count('n_train', n_train, 1), 'test': check_count('n_test', n_test, 1)}.items()):
+    for k, (split, n) in enumerate({'train': check_count('n_train', n_train, 1),
+            'test': check_count('n_test', n_test, 1)}.items()):
         g = torch.Generator().manual_seed(2 * seed + k)
         labels = (torch.arange(n) % n_classes)[torch.randperm(n, generator=g)]
-        res[split] = ImageSet(_draw(labels, size, channels, g), labels, tuple(_shapes)[:n_classes], 'shapes', 'generated')
+        res[split] = ImageSet(_draw(labels, size, channels, g), labels,
+            tuple(_shapes)[:n_classes], 'shapes', 'generated')
     return res

@@ -27,7 +27,8 @@ def show_table(
     "A Markdown table, rendered in a notebook, as it is elsewhere"
     if (mode or display_mode()) == 'notebook': display(Markdown(md))
     else:
-        enc = getattr(sys.stdout, 'encoding', None) or 'utf-8'   # a terminal that knows only ASCII gets question marks, not an exception
+        # a terminal that knows only ASCII gets question marks, not an exception
+        enc = getattr(sys.stdout, 'encoding', None) or 'utf-8'
         print(md.encode(enc, 'replace').decode(enc), flush=True)
 
 def show_figure(
@@ -49,7 +50,8 @@ def metrics_table(history:Sequence)->str:
     if not rows: return ''
     w = {k: max(len(k), *(len(r[k]) for r in rows)) for k in rows[0]}
     line = lambda vals: '| ' + ' | '.join(v.rjust(w[k]) for k,v in zip(w, vals)) + ' |'
-    return '\n'.join([line(w), '|' + '|'.join('-'*(n+1) + ':' for n in w.values()) + '|', *(line(r.values()) for r in rows)])
+    return '\n'.join([line(w), '|' + '|'.join('-'*(n+1) + ':' for n in w.values()) + '|',
+        *(line(r.values()) for r in rows)])
 
 # %% ../nbs/94_display.ipynb #ce2460df
 def markdown_table(

@@ -30,32 +30,40 @@ class Deployed(nn.Module):
     ):
         super().__init__()
         self.model = clf.model
-        self.register_buffer('mean', clf.norm.mean.detach().clone().cpu()); self.register_buffer('std', clf.norm.std.detach().clone().cpu())
+        self.register_buffer('mean', clf.norm.mean.detach().clone().cpu())
+        self.register_buffer('std', clf.norm.std.detach().clone().cpu())
         self.eval()
-    def forward(self, pictures): return self.model((pictures.float()/255 - self.mean)/self.std).softmax(1)
+    def forward(self, pictures):
+        return self.model((pictures.float()/255 - self.mean)/self.std).softmax(1)
 
+# %% ../nbs/07a_export.ipynb #a0e2a061
 def _examples(clf, n, seed=0):
-    return torch.randint(0, 256, (n, clf.c_in, *clf.size), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+    return torch.randint(0, 256, (n, clf.c_in, *clf.size), dtype=torch.uint8,
+        generator=torch.Generator().manual_seed(seed))
 
 def _agree(clf, run, what, atol=1e-4):
     "Raise unless `run` says what the network says, on batches of several sizes"
     for n in (1, 2, 7):
         x = _examples(clf, n, n)
         off = (torch.as_tensor(run(x)) - clf.probs(clf.norm(x))).abs().max().item()
-        if not off <= atol: raise RuntimeError(f"{what}: its probabilities differ from the network's by {off:.2g}, more than {atol:g}")
+        if not off <= atol:
+            raise RuntimeError(f"{what}: its probabilities differ from the network's "
+                f"by {off:.2g}, more than {atol:g}")
 
 # %% ../nbs/07a_export.ipynb #ec38aade
 def _on_cpu(clf):
-    return Classifier(deepcopy(clf.model).cpu().to(memory_format=torch.contiguous_format), clf.arch, clf.classes, clf.norm, clf.size)
+    return Classifier(deepcopy(clf.model).cpu().to(memory_format=torch.contiguous_format),
+        clf.arch, clf.classes, clf.norm, clf.size)
 
 def _exported(clf):
-    return torch.export.export(Deployed(clf), (_examples(clf, 2),), dynamic_shapes=({0: torch.export.Dim('batch', min=1)},))
+    return torch.export.export(Deployed(clf), (_examples(clf, 2),),
+        dynamic_shapes=({0: torch.export.Dim('batch', min=1)},))
 
 def export_program(
     clf:Classifier|str|Path, # a classifier, or the path of a saved one
     path:str|Path, # such as 'model.pt2'
 )->Path:
-    "Write a `torch.export` program from uint8 pictures to probabilities, checked against the network; `torch.export.load` reads it"
+    "A `torch.export` program from uint8 pictures to probabilities, checked against the network"
     clf, buf = _on_cpu(as_classifier(clf)), BytesIO()
     torch.export.save(_exported(clf), buf)
     buf.seek(0)
@@ -66,19 +74,22 @@ def export_program(
 # %% ../nbs/07a_export.ipynb #572fc6f2
 def need_packages(*packages):
     missing = [o for o in packages if find_spec(o) is None]
-    if missing: raise ImportError(f"this needs {', '.join(missing)}: pip install {' '.join(missing)}")
+    if missing:
+        raise ImportError(f"this needs {', '.join(missing)}: pip install {' '.join(missing)}")
 
 def export_onnx(
     clf:Classifier|str|Path, # a classifier, or the path of a saved one
     path:str|Path, # such as 'model.onnx'
 )->Path:
-    "Write an ONNX graph from uint8 'pictures' to 'probabilities', checked against the network with onnxruntime"
+    "Write an ONNX graph from uint8 'pictures' to 'probabilities', checked with onnxruntime"
     need_packages('onnx', 'onnxscript', 'onnxruntime')
     clf = _on_cpu(as_classifier(clf))
-    program = torch.onnx.export(Deployed(clf), (_examples(clf, 2),), dynamo=True, verbose=False, input_names=['pictures'],
+    program = torch.onnx.export(Deployed(clf), (_examples(clf, 2),), dynamo=True,
+        verbose=False, input_names=['pictures'],
         output_names=['probabilities'], dynamic_shapes=({0: torch.export.Dim('batch', min=1)},))
     raw = program.model_proto
-    names = raw.metadata_props.add(); names.key, names.value = 'slowai', json.dumps(dict(classes=clf.classes))
+    names = raw.metadata_props.add()
+    names.key, names.value = 'slowai', json.dumps(dict(classes=clf.classes))
     raw = raw.SerializeToString()
     session = import_module('onnxruntime').InferenceSession(raw, providers=['CPUExecutionProvider'])
     _agree(clf, lambda x: session.run(None, {'pictures': x.numpy()})[0], 'ONNX')
@@ -93,7 +104,8 @@ def _class_rows(probs, labels, classes):
         right, total, other = row[i].item(), row.sum().item(), row.clone()
         other[i] = -1
         j = other.argmax().item()
-        yield classes[i], total, right/max(total, 1), f'{classes[j]} ({other[j].item()})' if other[j] > 0 else ''
+        yield classes[i], total, right/max(total,
+            1), f'{classes[j]} ({other[j].item()})' if other[j] > 0 else ''
 
 
 # %% ../nbs/07a_export.ipynb #2d212bf3
@@ -105,15 +117,17 @@ def model_card(
     "A model card in Markdown, from the record of the run"
     clf = as_classifier(clf)
     r, about = clf.record or {}, clf.about()
-    parts = [f"# {r.get('name', clf.arch)}", f"A `{clf.arch}` network that names one of {len(clf.classes)} classes in pictures of "
-        f"{clf.size[0]}×{clf.size[1]} pixels and {clf.c_in} channel{'s'*(clf.c_in > 1)}.", '## Results', _results(r)]
+    parts = [f"# {r.get('name', clf.arch)}", f"A `{clf.arch}` network that names one of "
+        f"{len(clf.classes)} classes in pictures of {clf.size[0]}×{clf.size[1]} pixels and "
+        f"{clf.c_in} channel{'s'*(clf.c_in > 1)}.", '## Results', _results(r)]
     if dl is not None:
         probs, labels = predict_loader(clf, dl, tta)
         rows = [(c, n, f'{a:.1%}', o) for c,n,a,o in _class_rows(probs, labels, clf.classes)]
         parts += [f"By class, on {len(labels):,} pictures{' (with mirror images)'*tta}:",
             markdown_table(['class', 'pictures', 'right', 'most often taken for'], rows)]
-    parts += ['## Data', f"Trained on: {clf.data or 'not recorded'}. Classes: {', '.join(clf.classes)}. "
-        f"Mean {_nums(about['mean'])} and deviation {_nums(about['std'])} of the training pictures, where white is 1."]
+    parts += ['## Data', f"Trained on: {clf.data or 'not recorded'}. Classes: "
+        f"{', '.join(clf.classes)}. Mean {_nums(about['mean'])} and deviation "
+        f"{_nums(about['std'])} of the training pictures, where white is 1."]
     parts += ['## Recipe', _recipe(r), '## Limits', _limits(clf), '## Made with',
         ', '.join(f'{k} {v}' for k,v in about['versions'].items()) + '.']
     return '\n\n'.join(parts) + '\n'
@@ -122,24 +136,33 @@ def model_card(
 def _nums(v): return ', '.join(f'{o:.4f}' for o in v)
 
 def _results(r):
-    names = dict(acc_last='accuracy, last epoch', acc_best='accuracy, best epoch', loss_last='loss, last epoch',
-        train_acc_last='training accuracy, last epoch', epochs='epochs', seed='seed', params='parameters',
+    names = dict(acc_last='accuracy, last epoch', acc_best='accuracy, best epoch',
+        loss_last='loss, last epoch',
+        train_acc_last='training accuracy, last epoch', epochs='epochs',
+        seed='seed', params='parameters',
         mmacs='M multiply-adds a picture',
         seconds_per_epoch='seconds an epoch', device='device')
     show = lambda v: f'{v:,.4g}' if isinstance(v, float) else f'{v:,}' if isinstance(v, int) else v
     rows = [(name, show(r[k])) for k,name in names.items() if r.get(k) is not None]
-    return markdown_table(['measured in the run', 'value'], rows) if rows else 'No record of the run was saved with it.'
+    return (markdown_table(['measured in the run', 'value'], rows) if rows
+        else 'No record of the run was saved with it.')
 
+# %% ../nbs/07a_export.ipynb #77d0b5b6
 def _recipe(r):
-    rows = [(k, ', '.join(map(str, v)) if isinstance(v, (list, tuple)) else v) for k,v in r.get('recipe', {}).items() if v is not None]
-    return markdown_table(['setting', 'value'], rows) if rows else 'Not recorded in this file; `model.json` beside it may have it.'
+    rows = [(k, ', '.join(map(str, v)) if isinstance(v, (list, tuple)) else v)
+        for k,v in r.get('recipe', {}).items() if v is not None]
+    return (markdown_table(['setting', 'value'], rows) if rows else 'Not recorded in this file; '
+        '`model.json` beside it may have it.')
 
 def _limits(clf):
     shape = f"{clf.size[0]}×{clf.size[1]} pixels and {clf.c_in} channel{'s'*(clf.c_in > 1)}"
-    return '\n'.join([f"- It always answers with one of its {len(clf.classes)} classes, even where the picture shows none.",
-        f"- It knows pictures like those it was trained on ({clf.data or 'not recorded'}); on others the accuracy above promises nothing.",
+    return '\n'.join([f"- It always answers with one of its {len(clf.classes)} classes, "
+        "even where the picture shows none.",
+        f"- It knows pictures like those it was trained on ({clf.data or 'not recorded'}); "
+        "on others the accuracy above promises nothing.",
         f"- Pictures are brought to {shape}; it can't see what is lost.",
-        '- The probabilities were not calibrated. The best epoch was picked with the evaluation pictures and flatters; quote the last.'])
+        '- The probabilities were not calibrated. The best epoch was picked with the evaluation '
+        'pictures and flatters; quote the last.'])
 
 # %% ../nbs/07a_export.ipynb #f0764a25
 def save_model_card(

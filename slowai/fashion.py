@@ -25,9 +25,11 @@ from .data import ImageSet, draw_shapes
 from .hub import NotHereError, hub_files, quiet_bars
 
 # %% ../nbs/00a_fashion.ipynb #0430bfe8
-fashion_classes = ('T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat', 'Sandal', 'Shirt', 'Sneaker', 'Bag', 'Ankle boot')
+fashion_classes = ('T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat', 'Sandal',
+    'Shirt', 'Sneaker', 'Bag', 'Ankle boot')
 
-_idx_names = {'train': ('train-images-idx3-ubyte', 'train-labels-idx1-ubyte'), 'test': ('t10k-images-idx3-ubyte', 't10k-labels-idx1-ubyte')}
+_idx_names = {'train': ('train-images-idx3-ubyte', 'train-labels-idx1-ubyte'),
+    'test': ('t10k-images-idx3-ubyte', 't10k-labels-idx1-ubyte')}
 _sha256 = {
     'train-images-idx3-ubyte': 'c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888',
     'train-labels-idx1-ubyte': 'bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9',
@@ -43,7 +45,8 @@ def _debian():
 
 def _renew(file):
     "What to do about a bad `file`"
-    if _debian() in Path(file).parents: return "renew it: sudo apt-get install --reinstall dataset-fashion-mnist"
+    if _debian() in Path(file).parents:
+        return "renew it: sudo apt-get install --reinstall dataset-fashion-mnist"
     return "delete it and fetch it anew"
 
 def _unpack(file):
@@ -51,17 +54,23 @@ def _unpack(file):
     raw = file.read_bytes()
     if file.suffix != '.gz': return raw
     try: return gzip.decompress(raw)
-    except (EOFError, OSError, zlib.error) as e: raise DataError(f"{file}: a damaged gzip file ({e}); {_renew(file)}") from e
+    except (EOFError, OSError, zlib.error) as e:
+        raise DataError(f"{file}: a damaged gzip file ({e}); {_renew(file)}") from e
 
 # %% ../nbs/00a_fashion.ipynb #c7c16a21
 def _read_idx(file, ndim):
     "The contents of IDX file `file`, which must have `ndim` dimensions, as a uint8 tensor"
     raw, head = _unpack(file), 4 + 4 * ndim
-    if len(raw) < head: raise DataError(f"{file}: expected an IDX header of {head} bytes, got {len(raw)} bytes in all; {_renew(file)}")
+    if len(raw) < head:
+        raise DataError(f"{file}: expected an IDX header of {head} bytes, "
+            f"got {len(raw)} bytes in all; {_renew(file)}")
     magic, *dims = struct.unpack(f'>{1 + ndim}I', raw[:head])
-    if magic != 2048 + ndim: raise DataError(f"{file}: expected the magic number {2048 + ndim}, got {magic}; {_renew(file)}")
+    if magic != 2048 + ndim:
+        raise DataError(f"{file}: expected the magic number {2048 + ndim}, "
+            f"got {magic}; {_renew(file)}")
     if len(raw) - head != math.prod(dims):
-        raise DataError(f"{file}: the header promises {'×'.join(map(str, dims))} bytes, {len(raw) - head:,} follow; {_renew(file)}")
+        raise DataError(f"{file}: the header promises {'×'.join(map(str, dims))} bytes, "
+            f"{len(raw) - head:,} follow; {_renew(file)}")
     return torch.frombuffer(bytearray(raw), dtype=torch.uint8)[head:].view(dims)
 
 # %% ../nbs/00a_fashion.ipynb #0e23eefa
@@ -75,21 +84,26 @@ def _fingerprint(t):
     return sha.hexdigest()
 
 def _gate(images, labels, split, files, verify):
-    "Images (N, 1, 28, 28) and labels (N,) if these uint8 tensors read from `files` can be a split of FashionMNIST"
+    "Images (N, 1, 28, 28) and labels (N,), if what `files` hold can be a split of FashionMNIST"
     if images.shape[1:] != (28, 28):
-        raise DataError(f"{files[0]}: expected images of 28×28, got {tuple(images.shape[1:])}; {_renew(files[0])}")
+        raise DataError(f"{files[0]}: expected images of 28×28, "
+            f"got {tuple(images.shape[1:])}; {_renew(files[0])}")
     if len(images) != len(labels):
-        raise DataError(f"{files[1]}: expected {len(images):,} labels, one for each {split} image, got {len(labels):,}; {_renew(files[1])}")
+        raise DataError(f"{files[1]}: expected {len(images):,} labels, one for each {split} image, "
+            f"got {len(labels):,}; {_renew(files[1])}")
     if not len(labels) or labels.max() > 9:
-        raise DataError(f"{files[1]}: expected labels from 0 to 9, got {labels.max() if len(labels) else 'none'}; {_renew(files[1])}")
+        raise DataError(f"{files[1]}: expected labels from 0 to 9, "
+            f"got {labels.max() if len(labels) else 'none'}; {_renew(files[1])}")
     for t, file, name in zip((images, labels), files, _idx_names[split], strict=True):
         if verify and _fingerprint(t) != _sha256[name]:
-            raise DataError(f"{file}: the contents are not the published {name} (their SHA-256 differs); {_renew(file)}, "
-                            "or pass verify=False if this is a set of your own")
+            raise DataError(f"{file}: the contents are not the published {name} (their SHA-256 "
+                            f"differs); {_renew(file)}, or pass verify=False if this is a set of "
+                            "your own")
     return images[:, None], labels.long()
 
 # %% ../nbs/00a_fashion.ipynb #b3b54c80
-def _idx_file(folder, name): return next((f for f in (folder/name, folder/f'{name}.gz') if f.is_file()), None)
+def _idx_file(folder, name):
+    return next((f for f in (folder/name, folder/f'{name}.gz') if f.is_file()), None)
 
 def _from_idx(folder, verify):
     "Images and labels of both splits from the four IDX files in `folder`"
@@ -97,7 +111,8 @@ def _from_idx(folder, verify):
     for split, names in _idx_names.items():
         files = [_idx_file(folder, o) for o in names]
         if None in files:
-            raise DataError(f"{folder/names[files.index(None)]}[.gz]: the file is missing, others of the set are there; copy all four")
+            raise DataError(f"{folder/names[files.index(None)]}[.gz]: the file is missing, "
+                "others of the set are there; copy all four")
         res[split] = _gate(_read_idx(files[0], 3), _read_idx(files[1], 1), split, files, verify)
     return res
 
@@ -113,28 +128,42 @@ def _class_order(names):
     "Our label for each of the class `names`, which are not spelled alike everywhere"
     plain = [''.join(c for c in o.lower() if c.isalnum()) for o in (*fashion_classes, *names)]
     if sorted(plain[:10]) != sorted(plain[10:]):
-        raise DataError(f"classes: expected {fashion_classes}, got {tuple(names)}; this is another data set")
+        raise DataError(f"classes: expected {fashion_classes}, "
+            f"got {tuple(names)}; this is another data set")
     return torch.tensor([plain.index(o) for o in plain[10:]], dtype=torch.uint8)
+
+# %% ../nbs/00a_fashion.ipynb #100af405
+def _table_labels(labels, file):
+    if not all(isinstance(o, int) for o in labels):
+        raise DataError(f"{file}: expected whole numbers as labels, "
+            f"got {labels[:3]}…; {_renew(file)}")
+    labels = torch.tensor(labels)
+    if not 0 <= labels.min() <= labels.max() <= 9:
+        raise DataError(f"{file}: expected labels from 0 to 9, "
+            f"got {labels.min()} to {labels.max()}")
+    return labels
 
 # %% ../nbs/00a_fashion.ipynb #4b585582
 def _from_table(ds, split, file, verify):
-    "Images and labels from the table `ds`, read from `file`; its pictures are decoded once and then cached as bytes"
+    "Images and labels from the table `ds`, read from `file`; decoded once, then cached as bytes"
     import datasets
     if {'image', 'label'} - set(ds.column_names):
-        raise DataError(f"{file}: expected the columns image and label, got {', '.join(ds.column_names)}; is this FashionMNIST?")
-    if not len(ds): raise DataError(f"{file}: expected {split} pictures, got an empty table; {_renew(file)}")
+        raise DataError(f"{file}: expected the columns image and label, "
+            f"got {', '.join(ds.column_names)}; is this FashionMNIST?")
+    if not len(ds):
+        raise DataError(f"{file}: expected {split} pictures, got an empty table; {_renew(file)}")
     names = getattr(ds.features['label'], 'names', None)
     ds = ds.cast_column('image', datasets.Image(decode=False))
-    try: ds = ds.map(_pixels, batched=True, remove_columns=['image'], new_fingerprint=f'{ds._fingerprint}-pixels')
-    except Exception as e: raise DataError(f"{file}: a picture cannot be decoded ({str(e)[:100]}); {_renew(file)}") from e
+    try:
+        ds = ds.map(_pixels, batched=True, remove_columns=['image'],
+            new_fingerprint=f'{ds._fingerprint}-pixels')
+    except Exception as e:
+        raise DataError(f"{file}: a picture cannot be decoded "
+            f"({str(e)[:100]}); {_renew(file)}") from e
     table = ds.with_format('arrow')[:]
-    pixels = torch.frombuffer(bytearray(b''.join(table['pixels'].to_pylist())), dtype=torch.uint8).view(-1, 28, 28)
-    labels = table['label'].to_pylist()
-    if not all(isinstance(o, int) for o in labels):
-        raise DataError(f"{file}: expected whole numbers as labels, got {labels[:3]}…; {_renew(file)}")
-    labels = torch.tensor(labels)
-    if not 0 <= labels.min() <= labels.max() <= 9:
-        raise DataError(f"{file}: expected labels from 0 to 9, got {labels.min()} to {labels.max()}")
+    pixels = torch.frombuffer(bytearray(b''.join(table['pixels'].to_pylist())),
+        dtype=torch.uint8).view(-1, 28, 28)
+    labels = _table_labels(table['label'].to_pylist(), file)
     labels = _class_order(names)[labels] if names else labels.to(torch.uint8)
     return _gate(pixels, labels, split, (file, file), verify)
 
@@ -145,22 +174,27 @@ def _from_parquet(files, verify, cache_dir=None):
     with quiet_bars():
         try: ds = load_dataset('parquet', data_files=files, cache_dir=cache_dir and str(cache_dir))
         except Exception as e:
-            raise DataError(f"{files['train'][0]}: unreadable as parquet ({str(e)[:100]}); {_renew(files['train'][0])}") from e
-        return {split: _from_table(ds[split], split, files[split][0], verify) for split in _idx_names}
+            raise DataError(f"{files['train'][0]}: unreadable as parquet ({str(e)[:100]}); "
+                f"{_renew(files['train'][0])}") from e
+        return {split: _from_table(ds[split], split, files[split][0], verify)
+            for split in _idx_names}
 
 # %% ../nbs/00a_fashion.ipynb #094660a2
 def _from_folder(folder, verify, cache_dir=None):
     "Images and labels of both splits from a folder of IDX files or of parquet files"
     if not folder.is_dir(): raise NotHereError(f"there is no folder {folder}")
-    if any(_idx_file(folder, o) for names in _idx_names.values() for o in names): return _from_idx(folder, verify)
+    if any(_idx_file(folder, o) for names in _idx_names.values() for o in names):
+        return _from_idx(folder, verify)
     files = {split: sorted(map(str, folder.rglob(f'{split}-*.parquet'))) for split in _idx_names}
     if all(files.values()): return _from_parquet(files, verify, cache_dir)
-    raise NotHereError(f"{folder} holds neither the four IDX files nor train-*.parquet and test-*.parquet")
+    raise NotHereError(f"{folder} holds neither the four IDX files nor "
+        "train-*.parquet and test-*.parquet")
 
 def _from_env(verify, cache_dir=None):
     "The same from the folder fashion-mnist in $SLOWAI_DATA"
     if not os.environ.get('SLOWAI_DATA'): raise NotHereError("the variable is not set")
-    return _from_folder(Path(os.environ['SLOWAI_DATA']).expanduser()/'fashion-mnist', verify, cache_dir)
+    return _from_folder(Path(os.environ['SLOWAI_DATA']).expanduser()/'fashion-mnist',
+        verify, cache_dir)
 
 # %% ../nbs/00a_fashion.ipynb #09bad46d
 _hub_repo = 'zalando-datasets/fashion_mnist'
@@ -169,40 +203,48 @@ _hub_names = {split: f'fashion_mnist/{split}-00000-of-00001.parquet' for split i
 
 def _from_hub(verify, revision, timeout, cache_dir=None):
     "The same from the hub or its cache"
-    hub_dir, table_dir = (None, None) if cache_dir is None else (Path(cache_dir)/o for o in ('hub', 'datasets'))
-    return _from_parquet(hub_files(_hub_repo, _hub_names, revision, timeout, hub_dir), verify, table_dir)
+    hub_dir, table_dir = ((None, None) if cache_dir is None
+        else (Path(cache_dir)/o for o in ('hub', 'datasets')))
+    return _from_parquet(hub_files(_hub_repo, _hub_names, revision, timeout, hub_dir),
+        verify, table_dir)
 
-_remedy = ("Any of these helps: sudo apt-get install dataset-fashion-mnist; or set $SLOWAI_DATA to a folder that holds fashion-mnist/ "
-           "with the four IDX files; or go online once (30 MB).")
+_remedy = ("Any of these helps: sudo apt-get install dataset-fashion-mnist; or set $SLOWAI_DATA "
+           "to a folder that holds fashion-mnist/ with the four IDX files; or go online once (30 "
+           "MB).")
 
 # %% ../nbs/00a_fashion.ipynb #3131e4dd
 def load_fashion_mnist(
-    path:str|Path|None=None,       # folder of the four IDX files (.gz or not) or of parquet files; None looks in the usual places
-    verify:bool=True,              # compare every byte with the published ones; False for a set of your own in the same format
+    path:str|Path|None=None,       # folder of IDX or parquet files; None: the usual ones
+    verify:bool=True,              # every byte as published? False for a set of your own
     revision:str=_hub_revision,    # commit of the hub's data set
     hub_timeout:float=0.8,         # seconds that the hub may take to answer; more on a slow line
-    cache_dir:str|Path|None=None,  # where the hub's files and decoded pictures are kept; None for the hub's usual cache
+    cache_dir:str|Path|None=None,  # for the hub's files and decoded pictures; None: the hub's
 )->dict[str, ImageSet]: # 'train' (60,000 images) and 'test' (10,000), uint8 (N, 1, 28, 28)
-    "FashionMNIST from `path`, or else from $SLOWAI_DATA, the hub's cache, the hub, or Debian's package"
+    "FashionMNIST from `path`, or from $SLOWAI_DATA, the hub's cache, the hub, Debian's package"
     places = {
         '$SLOWAI_DATA': partial(_from_env, verify, cache_dir),
         'hub': partial(_from_hub, verify, revision, hub_timeout, cache_dir),
         'Debian package': partial(_from_folder, _debian(), verify)}
-    if path is not None: places = {'path': partial(_from_folder, Path(path).expanduser(), verify, cache_dir)}
+    if path is not None:
+        places = {'path': partial(_from_folder, Path(path).expanduser(), verify, cache_dir)}
     tried = {}
     for source, look in places.items():
-        try: return {k: ImageSet(x, y, fashion_classes, 'fashion_mnist', source) for k, (x, y) in look().items()}
-        except NotHereError as e: tried[source] = e
+        try: found = look()
+        except NotHereError as e: tried[source] = e; continue
+        return {k: ImageSet(*o, fashion_classes, 'fashion_mnist', source) for k,o in found.items()}
     if path is not None:
-        raise DataError(f"path: expected a folder with FashionMNIST, but {tried['path']}; leave it out to look in the usual places")
-    raise DataMissingError('\n'.join(["FashionMNIST was not found.", *(f"- {k}: {e}" for k, e in tried.items()), _remedy]))
+        raise DataError(f"path: expected a folder with FashionMNIST, but {tried['path']}; "
+            "leave it out to look in the usual places")
+    raise DataMissingError('\n'.join(["FashionMNIST was not found.",
+        *(f"- {k}: {e}" for k, e in tried.items()), _remedy]))
 
 # %% ../nbs/00a_fashion.ipynb #1f3aa5b6
 def fashion_mnist_or_shapes(
     path:str|Path|None=None, # as in `load_fashion_mnist`
 )->dict[str, ImageSet]: # 'train' and 'test'
-    "FashionMNIST where it can be found, else drawn shapes of the same size, and a line that says so"
+    "FashionMNIST where it can be found, else drawn shapes of its size, and a line that says so"
     try: return load_fashion_mnist(path)
     except DataMissingError:
-        print("FashionMNIST was not found here, so drawn shapes stand in for it; load_fashion_mnist() says what helps.")
+        print("FashionMNIST was not found here, so drawn shapes stand in for it; "
+            "load_fashion_mnist() says what helps.")
         return draw_shapes()

@@ -36,11 +36,12 @@ class HooksCallback(Callback):
     "A hook on each of some modules for the time of a fit"
     def __init__(self,
         hook_cls:Callable, # module → an object with `remove()`, such as a `Hook`
-        mods:Sequence|None=None, # modules to watch; None: all of the model's for which `mod_filter` is true
+        mods:Sequence|None=None, # to watch; None: all for which `mod_filter` is true
         mod_filter:Callable=noop, # module → bool
     ): self.hook_cls,self.mods,self.mod_filter,self.hooks = hook_cls,mods,mod_filter,[]
     def before_fit(self, learn):
-        mods = list(self.mods) if self.mods is not None else [m for m in learn.model.modules() if self.mod_filter(m)]
+        mods = (list(self.mods) if self.mods is not None
+            else [m for m in learn.model.modules() if self.mod_filter(m)])
         self.hooks = [self.hook_cls(m) for m in mods]
     def cleanup_fit(self, learn):
         for h in self.hooks: h.remove()
@@ -58,7 +59,7 @@ class ActivationStats(Hook):
         limits:tuple=(-2., 6.), # of the histogram; values outside fall into its first and last bin
     ):
         self.every,self.n_images,self.bins,self.limits,self.seen = every,n_images,bins,limits,0
-        self.table = torch.empty(0, 3 + bins)   # a row for each look: mean, deviation, share of dead units, histogram
+        self.table = torch.empty(0, 3 + bins)   # a look: mean, deviation, dead share, histogram
         super().__init__(m, type(self).look)
 
     def look(self, m, inp, out):
@@ -70,7 +71,8 @@ class ActivationStats(Hook):
             std, mean = torch.std_mean(a)
             per_unit = a.transpose(0, 1).flatten(1)
             dead = (per_unit.amax(1) - per_unit.amin(1) < 1e-4).float().mean()
-            self.note(torch.cat([torch.stack([mean, std, dead]), a.clamp(*self.limits).histc(self.bins, *self.limits)]))
+            self.note(torch.cat([torch.stack([mean, std, dead]),
+                a.clamp(*self.limits).histc(self.bins, *self.limits)]))
 
 # %% ../nbs/02a_hooks.ipynb #d1a7ab12
 @patch
@@ -112,25 +114,32 @@ class ActivationStatsCB(HooksCallback):
 
 # %% ../nbs/02a_hooks.ipynb #0dfb2806
 @patch
-def state_dict(self:ActivationStatsCB): return {'hooks': [dict(seen=h.seen, table=h.rows) for h in self.hooks]}
+def state_dict(self:ActivationStatsCB):
+    return {'hooks': [dict(seen=h.seen, table=h.rows) for h in self.hooks]}
 
 @patch
 def load_state_dict(self:ActivationStatsCB, d):
-    hooks = d['hooks'][:len(self.hooks)]   # networks of slowai 0.0.1 had their head among their layers
-    for h,kept in zip(self.hooks, hooks, strict=True): h.seen,h.table = kept['seen'],kept['table'] if 'table' in kept else _table(kept)
+    # networks of slowai 0.0.1 had their head among their layers
+    hooks = d['hooks'][:len(self.hooks)]
+    for h,kept in zip(self.hooks, hooks, strict=True):
+        h.seen,h.table = kept['seen'],kept['table'] if 'table' in kept else _table(kept)
 
 def _table(kept):
     "From a checkpoint of the days when each number had a list of its own"
     if not kept['means']: return torch.empty(0, 3)
-    return torch.cat([torch.stack([torch.stack(kept[k]) for k in ('means', 'stds', 'dead')], 1), torch.stack(kept['hists'])], 1)
+    return torch.cat([torch.stack([torch.stack(kept[k]) for k in ('means', 'stds', 'dead')], 1),
+        torch.stack(kept['hists'])], 1)
 
 def _seen(stats):
     hooks = [(i, h) for i,h in enumerate(stats.hooks) if h.seen]
-    if not hooks: raise ValueError("no activations were recorded: fit first, with modules to watch (a model with `layers`, or `mods=`)")
+    if not hooks:
+        raise ValueError("no activations were recorded: fit first, with modules to watch (a "
+            "model with `layers`, or `mods=`)")
     return hooks
 
 # %% ../nbs/02a_hooks.ipynb #adb52fb4
-def _line(i, n): return dict(color=plt.cm.viridis(i/max(n, 2)), ls=('-', '--', '-.', ':')[i % 4], lw=1.3)
+def _line(i, n):
+    return dict(color=plt.cm.viridis(i/max(n, 2)), ls=('-', '--', '-.', ':')[i % 4], lw=1.3)
 
 @patch
 def mean_std_plot(self:ActivationStatsCB):
@@ -139,7 +148,8 @@ def mean_std_plot(self:ActivationStatsCB):
     fig, axes = plt.subplots(1, 2, figsize=(8, 2.6))
     for i,h in hooks:
         steps = np.arange(len(h.means))*h.every
-        for ax,v in zip(axes, (h.means, h.stds)): ax.plot(steps, v.cpu(), label=f'layer {i}', **_line(i, len(self)))
+        for ax,v in zip(axes, (h.means, h.stds)):
+            ax.plot(steps, v.cpu(), label=f'layer {i}', **_line(i, len(self)))
     for ax,t in zip(axes, ('mean', 'standard deviation')): ax.set(title=t, xlabel='steps')
     axes[1].legend(fontsize='small', loc='center left', bbox_to_anchor=(1, .5))
     fig.tight_layout()
@@ -152,7 +162,8 @@ def dead_plot(self:ActivationStatsCB):
     hooks = _seen(self)
     fig, ax = plt.subplots(figsize=(5, 2.6))
     for i,h in hooks:
-        ax.plot(np.arange(len(h.dead))*h.every, h.dead.cpu(), label=f'layer {i}', **_line(i, len(self)))
+        ax.plot(np.arange(len(h.dead))*h.every, h.dead.cpu(),
+            label=f'layer {i}', **_line(i, len(self)))
     ax.set(xlabel='steps', ylabel='share of dead units', ylim=(-.03, 1.03))
     ax.legend(fontsize='small', loc='center left', bbox_to_anchor=(1, .5))
     fig.tight_layout()
@@ -161,14 +172,16 @@ def dead_plot(self:ActivationStatsCB):
 # %% ../nbs/02a_hooks.ipynb #abb9915c
 @patch
 def hist_plot(self:ActivationStatsCB, ncols=3):
-    "Histogram of each layer's activations over time, as an image: steps to the right, values upwards, brighter is more (log)"
+    "Each layer's histogram over time: steps to the right, values upwards, brighter is more (log)"
     hooks = _seen(self)
     nrows = math.ceil(len(hooks)/ncols)
-    fig, axes = plt.subplots(nrows, ncols, figsize=(9, 1 + 1.4*nrows), squeeze=False, sharex=True, sharey=True, layout='constrained')
+    fig, axes = plt.subplots(nrows, ncols, figsize=(9, 1 + 1.4*nrows), squeeze=False, sharex=True,
+        sharey=True, layout='constrained')
     for ax in axes.flat: ax.set_axis_off()
     for ax,(i,h) in zip(axes.flat, hooks):
         ax.set_axis_on(); ax.set_title(f'layer {i}', fontsize='small')
         img = h.hists.T.cpu().log1p()
-        ax.imshow(img, origin='lower', aspect='auto', extent=(0, len(h.hists)*h.every, *h.limits), cmap='viridis', interpolation='nearest')
+        ax.imshow(img, origin='lower', aspect='auto', extent=(0, len(h.hists)*h.every, *h.limits),
+            cmap='viridis', interpolation='nearest')
     fig.supxlabel('steps', fontsize='small'); fig.supylabel('activation', fontsize='small')
     return fig

@@ -28,10 +28,12 @@ def hub_answers(
     heard = []
     def ask():
         try:
-            urlopen(Request(f'{endpoint}/api/datasets/{repo}', method='HEAD'), timeout=timeout).close()
+            urlopen(Request(f'{endpoint}/api/datasets/{repo}', method='HEAD'),
+                timeout=timeout).close()
             heard.append(True)
         except HTTPError as e: heard.append(e.code in (401, 404, 405, 429))
-        except URLError as e: heard.append(isinstance(e.reason, ssl.SSLCertVerificationError))  # the hub's library has its own certificates
+        # the hub's library has its own certificates
+        except URLError as e: heard.append(isinstance(e.reason, ssl.SSLCertVerificationError))
         except (OSError, ValueError, HTTPException): heard.append(False)
     thread = Thread(target=ask, daemon=True)
     thread.start()
@@ -45,7 +47,8 @@ class _Hub(BaseHTTPRequestHandler):
         path = self.path.split(f'/resolve/{self.server.revision}/')[-1]
         raw = b'{}' if '/api/' in self.path else (self.server.folder/path).read_bytes()
         self.send_response(200)
-        headers = {'ETag': f'"{hashlib.sha256(raw).hexdigest()}"', 'X-Repo-Commit': self.server.revision, 'Content-Length': str(len(raw))}
+        headers = {'ETag': f'"{hashlib.sha256(raw).hexdigest()}"',
+            'X-Repo-Commit': self.server.revision, 'Content-Length': str(len(raw))}
         for k, v in headers.items(): self.send_header(k, v)
         self.end_headers()
         if body: self.wfile.write(raw)
@@ -59,13 +62,16 @@ def play_hub(
     revision:str, # the commit that it serves
     mute:bool=False, # take calls and never answer
 ):
-    "A hub on this machine, for tests: the server, with its `url` and the list `asked`; `HF_ENDPOINT` leads to it"
+    "A hub on this machine, for tests: the server, with its `url` and what it was `asked`"
     server = ThreadingHTTPServer(('127.0.0.1', 0), _Hub)
-    server.folder,server.revision,server.asked,server.url = Path(folder),revision,[],f'http://127.0.0.1:{server.server_port}'
+    server.folder,server.revision,server.asked,server.url = (Path(folder),revision,[],
+        f'http://127.0.0.1:{server.server_port}')
     if not mute: Thread(target=server.serve_forever, daemon=True).start()
     names = ('HF_ENDPOINT', 'HF_HUB_OFFLINE', 'no_proxy')
-    was, direct = {k: os.environ.get(k) for k in names}, os.environ.get('no_proxy') or os.environ.get('NO_PROXY') or ''
-    os.environ.update(HF_ENDPOINT=server.url, HF_HUB_OFFLINE='0', no_proxy=f'{direct},127.0.0.1')   # no proxy between us and ourselves
+    was, direct = ({k: os.environ.get(k) for k in names},
+        os.environ.get('no_proxy') or os.environ.get('NO_PROXY') or '')
+    # no proxy between us and ourselves
+    os.environ.update(HF_ENDPOINT=server.url, HF_HUB_OFFLINE='0', no_proxy=f'{direct},127.0.0.1')
     try: yield server
     finally:
         for k,v in was.items(): os.environ.pop(k) if v is None else os.environ.update({k: v})
@@ -79,7 +85,8 @@ class NotHereError(Exception):
 def offline()->str|None: # None: we may go online
     "Name of the environment variable that forbids going online"
     names = ('HF_HUB_OFFLINE', 'HF_DATASETS_OFFLINE', 'TRANSFORMERS_OFFLINE')
-    return next((o for o in names if os.environ.get(o, '').upper() in ('1', 'ON', 'YES', 'TRUE')), None)
+    return next((o for o in names if os.environ.get(o, '').upper() in ('1', 'ON', 'YES', 'TRUE')),
+        None)
 
 # %% ../nbs/92_hub.ipynb #d83f8f1b
 @contextmanager
@@ -101,14 +108,18 @@ def hub_files(
     timeout:float, # seconds that the hub may take to answer
     cache_dir:str|Path|None=None, # where files are kept; None: the hub's usual cache
 )->dict[str, list[str]]: # split → path on this disk
-    "Paths of a data set's files, from the hub's cache or else from the hub; `NotHereError` where neither has them"
+    "Paths of a data set's files, from the hub's cache or the hub; a `NotHereError` where not"
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     at = {'repo_type': 'dataset', 'revision': revision, 'cache_dir': cache_dir}
     cached = {split: [try_to_load_from_cache(repo, o, **at)] for split, o in names.items()}
     if all(isinstance(o[0], str) for o in cached.values()): return cached
     if offline(): raise NotHereError(f"not in its cache, and ${offline()} is set")
     endpoint = os.environ.get('HF_ENDPOINT', 'https://huggingface.co').rstrip('/')
-    if not hub_answers(endpoint, timeout, repo): raise NotHereError(f"not in its cache, and {endpoint} gave no answer within {timeout} s")
+    if not hub_answers(endpoint, timeout, repo):
+        raise NotHereError(f"not in its cache, and {endpoint} gave no answer within {timeout} s")
     with quiet_bars():
-        try: return {split: [hf_hub_download(repo, o, endpoint=endpoint, **at)] for split, o in names.items()}
-        except Exception as e: raise NotHereError(f"the download failed ({type(e).__name__}: {str(e)[:100]})") from e
+        try:
+            return {split: [hf_hub_download(repo, o, endpoint=endpoint, **at)]
+                for split, o in names.items()}
+        except Exception as e:
+            raise NotHereError(f"the download failed ({type(e).__name__}: {str(e)[:100]})") from e

@@ -56,32 +56,44 @@ class Classifier:
     args: dict = field(default_factory=dict) # more arguments of the architecture, such as nfs
     data: str = '' # what it was trained on, in words
     record: dict|None = None # of the run, as `RecordCB` makes it
-    fit: str = 'crop' # how its pictures were brought to their size: 'crop' to the centre, or 'squash'
+    fit: str = 'crop' # how pictures get their size: 'crop' to the centre, or 'squash'
 
     def __post_init__(self):
         pick('fit', self.fit, fits)
-        if not isinstance(self.model, nn.Module): raise TypeError(f"model: expected a torch module, got {type(self.model).__name__}")
-        if not isinstance(self.norm, Normalize): raise TypeError(f"norm: expected a Normalize, got {self.norm!r}")
+        if not isinstance(self.model, nn.Module):
+            raise TypeError(f"model: expected a torch module, got {type(self.model).__name__}")
+        if not isinstance(self.norm, Normalize):
+            raise TypeError(f"norm: expected a Normalize, got {self.norm!r}")
         self.classes,self.size = tuple(map(str, self.classes)),tuple(int(o) for o in self.size)
-        if len(self.classes) < 2: raise ValueError(f"classes: expected at least two names, got {self.classes}")
-        if len(self.size) != 2 or min(self.size) < 1: raise ValueError(f"size: expected (height, width) in pixels, got {self.size}")
+        if len(self.classes) < 2:
+            raise ValueError(f"classes: expected at least two names, got {self.classes}")
+        if len(self.size) != 2 or min(self.size) < 1:
+            raise ValueError(f"size: expected (height, width) in pixels, got {self.size}")
 
-    @property
-    def c_in(self): return self.norm.mean.numel()
-    def __repr__(self): return f"Classifier({self.arch}: {self.c_in}×{self.size[0]}×{self.size[1]} → {len(self.classes)} classes)"
+# %% ../nbs/07_inference.ipynb #53447327
+@patch(as_prop=True)
+def c_in(self:Classifier):
+    "How many channels its pictures have"
+    return self.norm.mean.numel()
+
+@patch
+def __repr__(self:Classifier):
+    return (f"Classifier({self.arch}: {self.c_in}×{self.size[0]}×{self.size[1]} "
+        f"→ {len(self.classes)} classes)")
 
 # %% ../nbs/07_inference.ipynb #114502d3
 @patch(cls_method=True)
 def of(cls:Classifier,
     learn:Learner, # after its fit, with `DataLoaders` of `ImageSet`s
     arch:str, # the name that `build_model` got
-    **kwargs, # what the learner doesn't tell: args, or norm where the pictures are transformed in another way
+    **kwargs, # what the learner doesn't tell: args; norm where it is not `dls.batch_tfm`
 ):
     "Gather a learner's network and what belongs to it"
     split = learn.dls.eval_split
     data, norm = learn.dls.splits[split], learn.dls.batch_tfm
     if isinstance(norm, Mapping): norm = norm.get(split)
-    known = dict(classes=data.classes, norm=norm, size=data.images.shape[2:], data=data.name, record=getattr(learn, 'record', None),
+    known = dict(classes=data.classes, norm=norm, size=data.images.shape[2:], data=data.name,
+        record=getattr(learn, 'record', None),
         fit=getattr(data, 'fit', 'crop'))
     return cls(learn.model, arch, **{**known, **kwargs})
 
@@ -97,14 +109,18 @@ def _versions(arch):
 def about(self:Classifier)->dict:
     "All but the weights, ready for JSON; nothing in it changes when the same run is repeated"
     mean, std = (o.detach().cpu().flatten().tolist() for o in (self.norm.mean, self.norm.std))
-    results = {k: self.record[k] for k in _same_each_time if k in self.record} if self.record else {}
-    return dict(format=_file_format, arch=self.arch, args=self.args, classes=list(self.classes), mean=mean, std=std, size=list(self.size),
-        fit=self.fit, channels=self.c_in, data=self.data, results=results, versions=_versions(self.arch))
+    results = ({k: self.record[k] for k in _same_each_time if k in self.record}
+        if self.record else {})
+    return dict(format=_file_format, arch=self.arch, args=self.args, classes=list(self.classes),
+        mean=mean, std=std, size=list(self.size),
+        fit=self.fit, channels=self.c_in, data=self.data,
+        results=results, versions=_versions(self.arch))
 
 def _fingerprint_of(tensors, about):
     sha = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for k,t in sorted(tensors.items()):
-        sha.update(f'{k} {t.dtype} {tuple(t.shape)}'.encode()); sha.update(t.reshape(-1).view(torch.uint8).numpy())
+        sha.update(f'{k} {t.dtype} {tuple(t.shape)}'.encode())
+        sha.update(t.reshape(-1).view(torch.uint8).numpy())
     return sha.hexdigest()
 
 # %% ../nbs/07_inference.ipynb #429588f6
@@ -116,15 +132,17 @@ def save_model(
     clf:Classifier, # what to save
     path:str|Path, # a folder, or a file name that ends in .safetensors
 )->Path: # of the file
-    "Write `model.safetensors`, from which all can be loaded, and `model.json` for people; each whole or not at all"
+    "Write `model.safetensors`, from which all is loaded, and `model.json` for people; whole or not"
     if not isinstance(clf, Classifier):
-        raise TypeError(f"clf: expected a Classifier, got {type(clf).__name__}; Classifier.of(learn, 'residual') makes one of a learner")
+        raise TypeError(f"clf: expected a Classifier, got {type(clf).__name__}; "
+            "Classifier.of(learn, 'residual') makes one of a learner")
     path, about = _saved_path(path), json.loads(json.dumps(clf.about()))
     tensors = {k: v.detach().cpu().contiguous().clone() for k,v in clf.model.state_dict().items()}
     about['sha256'] = _fingerprint_of(tensors, about)
     raw = safetensors_bytes(tensors, metadata=dict(slowai=json.dumps(about, sort_keys=True)))
     write_atomically(path, raw)
-    beside = dict(about, file=path.name, file_sha256=hashlib.sha256(raw).hexdigest(), record=clf.record)
+    beside = dict(about, file=path.name,
+        file_sha256=hashlib.sha256(raw).hexdigest(), record=clf.record)
     write_atomically(path.with_suffix('.json'), json.dumps(beside, indent=1) + '\n')
     return path
 
@@ -134,15 +152,23 @@ def _read_header(path, raw):
     n = int.from_bytes(raw[:8], 'little')
     def bad(why): return DataError(f"{path}: {why}; copy it anew, or save the model again")
     if raw[8:9] != b'{' and (raw[:2] == b'PK' or raw[:1] == b'\x80'):
-        raise DataError(f"{path}: this is a pickle, as torch.save writes it, which could run anything; it was not opened")
-    if len(raw) < 8 or not 2 <= n <= 100_000_000 or raw[8:9] != b'{': raise bad(f"no safetensors file ({len(raw):,} bytes)")
+        raise DataError(f"{path}: this is a pickle, as torch.save writes it, "
+            "which could run anything; it was not opened")
+    if len(raw) < 8 or not 2 <= n <= 100_000_000 or raw[8:9] != b'{':
+        raise bad(f"no safetensors file ({len(raw):,} bytes)")
     try:
         head = json.loads(raw[8:8 + n])
-        end = 8 + n + max((v['data_offsets'][1] for k,v in head.items() if k != '__metadata__'), default=0)
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as e: raise bad(f"its header is damaged or cut off ({e})") from e
-    if len(raw) != end: raise bad(f"truncated or overlong: the header promises {end:,} bytes, there are {len(raw):,}")
+        end = 8 + n + max((v['data_offsets'][1] for k,v in head.items() if k != '__metadata__'),
+            default=0)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as e:
+        raise bad(f"its header is damaged or cut off ({e})") from e
+    if len(raw) != end:
+        raise bad("truncated or overlong: the header promises "
+            f"{end:,} bytes, there are {len(raw):,}")
     try: return json.loads(head['__metadata__']['slowai'])
-    except (KeyError, TypeError): raise DataError(f"{path}: weights without a description; save_model writes it with them") from None
+    except (KeyError, TypeError):
+        raise DataError(f"{path}: weights without a description; "
+            "save_model writes it with them") from None
     except ValueError as e: raise bad(f"its description is damaged ({e})") from e
 
 # %% ../nbs/07_inference.ipynb #146d166c
@@ -150,36 +176,45 @@ def _read_saved(path):
     "Weights and description of a saved model, checked against its SHA-256"
     path = _saved_path(path)
     try: raw = path.read_bytes()
-    except OSError as e: raise DataError(f"{path}: can't be read ({e.strerror}); expected a file or folder written by save_model") from e
+    except OSError as e:
+        raise DataError(f"{path}: can't be read ({e.strerror}); expected a file or "
+            "folder written by save_model") from e
     about = _read_header(path, raw)
     if not isinstance(about, dict) or about.get('format') != _file_format:
-        raise DataError(f"{path}: expected format {_file_format}, got {about.get('format') if isinstance(about, dict) else about!r}; "
-            "it may come from a newer slowai: pip install --upgrade slowai")
+        raise DataError(f"{path}: expected format {_file_format}, got "
+            f"{about.get('format') if isinstance(about, dict) else about!r}; it may come from a "
+            "newer slowai: pip install --upgrade slowai")
     try: tensors = load_safetensors(raw)
-    except (SafetensorError, ValueError, RuntimeError) as e: raise DataError(f"{path}: damaged ({e}); copy it anew") from e
+    except (SafetensorError, ValueError, RuntimeError) as e:
+        raise DataError(f"{path}: damaged ({e}); copy it anew") from e
     sha = about.pop('sha256', None)
     if _fingerprint_of(tensors, about) != sha:
-        raise DataError(f"{path}: the contents don't match their SHA-256: changed or damaged; copy it anew, or save the model again")
+        raise DataError(f"{path}: the contents don't match their SHA-256: changed or damaged; "
+            "copy it anew, or save the model again")
     return tensors, about
 
 # %% ../nbs/07_inference.ipynb #f0e27598
-def _some(names): return f"{', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
+def _some(names):
+    return f"{', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
 
 def _check_weights(model, tensors, path):
     "Raise a DataError that lists the keys, unless these weights fit"
     want = model.state_dict()
-    missing, extra = [k for k in want if k not in tensors], sorted(k for k in tensors if k not in want)
+    missing, extra = ([k for k in want if k not in tensors],
+        sorted(k for k in tensors if k not in want))
     other = [f'{k} {tuple(tensors[k].shape)} instead of {tuple(v.shape)}' for k,v in want.items()
         if k in tensors and tensors[k].shape != v.shape]
-    wrong = [f'{what}: {_some(keys)}' for what,keys in dict(missing=missing, unexpected=extra, shapes=other).items() if keys]
-    if wrong: raise DataError(f"{path}: the weights don't fit this architecture; {'; '.join(wrong)}")
+    wrong = [f'{what}: {_some(keys)}'
+        for what,keys in dict(missing=missing, unexpected=extra, shapes=other).items() if keys]
+    if wrong:
+        raise DataError(f"{path}: the weights don't fit this architecture; {'; '.join(wrong)}")
 
 # %% ../nbs/07_inference.ipynb #f87da734
 def load_model(
     path:str|Path, # a folder or file that `save_model` wrote
     device:str|torch.device='cpu', # where the network goes
 )->Classifier: # in eval mode
-    "Load a saved model; builds what its name says in `architectures`, and runs nothing from the file"
+    "Load a saved model: the network of its name in `architectures`; nothing of the file is run"
     tensors, about = _read_saved(path)
     try:
         arch, args, classes = about['arch'], about['args'], about['classes']
@@ -190,9 +225,12 @@ def load_model(
             model = build()
     except KeyError as e: raise DataError(f"{path}: the description lacks {e}") from e
     except DataError: raise
-    except (TypeError, ValueError) as e: raise DataError(f"{path}: {e}. A network of your own must be in `architectures` first") from e
+    except (TypeError, ValueError) as e:
+        raise DataError(f"{path}: {e}. A network of your own must be "
+            "in `architectures` first") from e
     model.load_state_dict(tensors)
-    return Classifier(model.eval().to(device), arch, classes, norm, size, args, about.get('data', ''), about.get('results'),
+    return Classifier(model.eval().to(device), arch, classes, norm, size, args,
+        about.get('data', ''), about.get('results'),
         about.get('fit', 'crop'))
 
 # %% ../nbs/07_inference.ipynb #cf7dde14
@@ -204,15 +242,19 @@ def probs(self:Classifier,
     tta:bool=False, # mean over the image and its mirror image
 )->torch.Tensor: # float32 (N, n_classes) on the CPU; each row sums to 1
     "Probabilities of the classes; the network's mode is left as it was"
-    modes, device = [(m, m.training) for m in self.model.modules()], next((p.device for p in self.model.parameters()), torch.device('cpu'))
+    modes, device = ([(m, m.training) for m in self.model.modules()],
+        next((p.device for p in self.model.parameters()), torch.device('cpu')))
     try:
         self.model.eval()
-        with torch.no_grad(): scores = [self.model(v.to(device)).float() for v in ([x, _mirror(x)] if tta else [x])]
+        with torch.no_grad():
+            scores = [self.model(v.to(device)).float() for v in ([x, _mirror(x)] if tta else [x])]
     finally:
         for m,on in modes: m.training = on
     if scores[0].shape != (len(x), len(self.classes)):
-        raise ValueError(f"classes: {len(self.classes)} names, but scores of shape {tuple(scores[0].shape)}; one name for each output")
-    if not all(s.isfinite().all() for s in scores): raise FloatingPointError("the network's scores are not finite; are its weights?")
+        raise ValueError(f"classes: {len(self.classes)} names, but scores of shape "
+            f"{tuple(scores[0].shape)}; one name for each output")
+    if not all(s.isfinite().all() for s in scores):
+        raise FloatingPointError("the network's scores are not finite; are its weights?")
     return torch.stack([s.softmax(1) for s in scores]).mean(0).cpu()
 
 # %% ../nbs/07_inference.ipynb #182fd35b
@@ -225,7 +267,7 @@ class Predictions:
     images: torch.Tensor # uint8 (N, C, H, W), as the network saw them
     sources: list # name of each picture
     changes: list # what was done to each, in words; '' for nothing
-    skipped: dict = field(default_factory=dict) # pictures of a folder that couldn't be read, and why
+    skipped: dict = field(default_factory=dict) # pictures that couldn't be read, and why
 
     def __len__(self): return len(self.probs)
     def __getitem__(self, i):
@@ -233,7 +275,8 @@ class Predictions:
         return [(self.classes[j], p) for p,j in zip(vals.tolist(), idxs.tolist())]
     @property
     def names(self): return [self.classes[i] for i in self.probs.argmax(1).tolist()]
-    def dicts(self): return [dict(picture=s, top=[dict(name=n, probability=round(p, 6)) for n,p in self[i]], changes=c)
+    def dicts(self): return [dict(picture=s,
+            top=[dict(name=n, probability=round(p, 6)) for n,p in self[i]], changes=c)
         for i,(s,c) in enumerate(zip(self.sources, self.changes))]
 
 # %% ../nbs/07_inference.ipynb #51172f6a
@@ -242,12 +285,14 @@ def text(self:Predictions,
     n:int|None=None, # pictures to show; None: all
 ):
     "A line for each picture"
-    lines = [f"{s}: {', '.join(f'{name} {p:.1%}' for name,p in self[i])}" + (f'   ({c})' if c else '')
+    lines = [f"{s}: {', '.join(f'{name} {p:.1%}' for name,p in self[i])}"
+        + (f'   ({c})' if c else '')
         for i,(s,c) in enumerate(zip(self.sources[:n], self.changes))]
     return '\n'.join(lines + [f'… and {len(self) - n:,} more'] if n and len(self) > n else lines)
 
 @patch
-def __repr__(self:Predictions): return '\n'.join([self.text(20), *(f'skipped: {why}' for why in self.skipped.values())])
+def __repr__(self:Predictions):
+    return '\n'.join([self.text(20), *(f'skipped: {why}' for why in self.skipped.values())])
 
 # %% ../nbs/07_inference.ipynb #070c083d
 def _png(x):
@@ -257,11 +302,14 @@ def _png(x):
 
 @patch
 def _repr_html_(self:Predictions):
-    bar = '<div style="display:inline-block;width:{:.0f}px;height:.7em;background:#1f77b4"></div> {:.1%} {}'
-    row = '<tr><td><img src="{}" width="72" style="image-rendering:pixelated" alt="{}"></td><td style="text-align:left">{}</td></tr>'
+    bar = ('<div style="display:inline-block;width:{:.0f}px;height:.7em;background:#1f77b4"></div> '
+        '{:.1%} {}')
+    row = ('<tr><td><img src="{}" width="72" style="image-rendering:pixelated" alt="{}"></td><td '
+        'style="text-align:left">{}</td></tr>')
     note = lambda s, c: html.escape(s) + (f' <small>({html.escape(c)})</small>' if c else '')
     said = lambda i: (bar.format(1 + 120*p, p, html.escape(n)) for n,p in self[i])
-    rows = [row.format(_png(x), html.escape(f'{s}: {self[i][0][0]}'), '<br>'.join([note(s, c), *said(i)]))
+    rows = [row.format(_png(x), html.escape(f'{s}: {self[i][0][0]}'),
+        '<br>'.join([note(s, c), *said(i)]))
         for i,(x,s,c) in enumerate(zip(self.images[:20], self.sources, self.changes))]
     more = [f'<tr><td></td><td>… and {len(self) - 20:,} more</td></tr>'] if len(self) > 20 else []
     head = '<thead><tr><th>what the network sees</th><th>what it says</th></tr></thead>'
@@ -270,9 +318,12 @@ def _repr_html_(self:Predictions):
 
 # %% ../nbs/07_inference.ipynb #7ccd1114
 def _in_folder(folder):
-    suffixes, inside = picture_suffixes(), sorted(o for o in Path(folder).iterdir() if o.name[0] != '.')
-    files, below = [o for o in inside if o.suffix.lower() in suffixes], [o for o in inside if o.is_dir()]
-    hint = f"; name one of the folders in it, such as {below[0]}" if below else ' (such as .jpg, .png, .webp)'
+    suffixes, inside = (picture_suffixes(),
+        sorted(o for o in Path(folder).iterdir() if o.name[0] != '.'))
+    files, below = ([o for o in inside if o.suffix.lower() in suffixes],
+        [o for o in inside if o.is_dir()])
+    hint = (f"; name one of the folders in it, such as {below[0]}" if below
+        else ' (such as .jpg, .png, .webp)')
     if not files: raise DataError(f"{folder}: the folder holds no pictures{hint}")
     return files
 
@@ -287,11 +338,13 @@ def _pictures(what, skipped, prepare, size):
     elif isinstance(what, torch.Tensor): yield 'picture', *prepare(tensor_pictures(what))
     elif isinstance(what, Sequence):
         for o in what: yield from _pictures(o, skipped, prepare, size)
-    else: raise TypeError(f"what: expected a picture (PIL), a path, a folder, a tensor or a list of these, got {type(what).__name__}")
+    else:
+        raise TypeError("what: expected a picture (PIL), a path, a folder, a tensor or a list of "
+            f"these, got {type(what).__name__}")
 
 # %% ../nbs/07_inference.ipynb #89ef8e9a
 def _prepare(x, clf, fit):
-    "Floats 0…255 of shape (n, C, H, W) out of a PIL image or such a tensor, and what was done, in words"
+    "Floats 0…255 (n, C, H, W) out of a PIL image or a tensor, and what was done, in words"
     if isinstance(x, Image.Image):
         x, words = fit_picture(x, clf.size, clf.c_in, fit)
         return x[None].float(), words
@@ -300,7 +353,8 @@ def _prepare(x, clf, fit):
 def as_classifier(clf):
     if isinstance(clf, Classifier): return clf
     if isinstance(clf, (str, Path)): return load_model(clf)
-    raise TypeError(f"clf: expected a Classifier or the path of a saved one, got {type(clf).__name__}; Classifier.of(learn, …) makes one")
+    raise TypeError("clf: expected a Classifier or the path of a saved one, "
+        f"got {type(clf).__name__}; Classifier.of(learn, …) makes one")
 
 # %% ../nbs/07_inference.ipynb #dfe13386
 def predict(
@@ -308,22 +362,25 @@ def predict(
     what, # a PIL image, a path, a folder, a tensor (uint8 0…255 or float 0…1), or a list of these
     k:int=3, # names for each picture, at least 1
     tta:bool=False, # mean over picture and mirror image
-    fit:str|None=None, # pictures of other proportions: 'crop' to the centre, or 'squash'; None: as in training
+    fit:str|None=None, # other proportions: 'crop' to the centre, 'squash'; None: as in training
     bs:int=256, # pictures at once
 )->Predictions:
     "Say what is in pictures"
-    for n,v in dict(k=k, bs=bs).items():
-        check_count(n, v)
+    check_count('k', k); check_count('bs', bs)
     if fit is not None: pick('fit', fit, fits)
     clf, xs, sources, changes, skipped = as_classifier(clf), [], [], [], {}
-    for name,x,words in _pictures(what, skipped, partial(_prepare, clf=clf, fit=fit or clf.fit), clf.size):
+    for name,x,words in _pictures(what, skipped,
+            partial(_prepare, clf=clf, fit=fit or clf.fit), clf.size):
         xs.append(x)
         sources += [name] if len(x) == 1 else [f'{name} {i}' for i in range(len(x))]
         changes += [words]*len(x)
-    if not xs: raise DataError(f"what: no picture could be read{': ' if skipped else ''}{_some(list(skipped.values()))}")
+    if not xs:
+        raise DataError("what: no picture could be "
+            f"read{': ' if skipped else ''}{_some(list(skipped.values()))}")
     xs = torch.cat([o.cpu() for o in xs])
     probs = torch.cat([clf.probs(clf.norm(o.clone()), tta) for o in xs.split(bs)])
-    return Predictions(probs, clf.classes, k, xs.round().clamp(0, 255).byte(), sources, changes, skipped)
+    return Predictions(probs, clf.classes, k,
+        xs.round().clamp(0, 255).byte(), sources, changes, skipped)
 
 # %% ../nbs/07_inference.ipynb #b2d37528
 def predict_loader(

@@ -41,12 +41,14 @@ with warnings.catch_warnings():
 def toy_net()->nn.Sequential: # 16×16 gray images to 4 scores; the same weights at each call
     "A small network for `toy_problem`"
     torch.manual_seed(0)
-    layers = [nn.Conv2d(1, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(256, 4)]
+    layers = [nn.Conv2d(1, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1),
+        nn.ReLU(), nn.Flatten(), nn.Linear(256, 4)]
     return nn.Sequential(*layers)
 
 # %% ../nbs/02_learner.ipynb #c7ff30e4
 class CancelBatchException(Exception): "Raised by a callback: leave this batch, go on with the next"
-class CancelEpochException(Exception): "Raised by a callback: leave this pass over the data, go on with the next"
+class CancelEpochException(Exception):
+    "Raised by a callback: leave this pass over the data, go on with the next"
 class CancelFitException(Exception): "Raised by a callback: training ends here, in good order"
 
 _cancels = dict(batch=CancelBatchException, epoch=CancelEpochException, fit=CancelFitException)
@@ -57,41 +59,47 @@ EVENTS = ('before_fit before_epoch before_batch after_predict after_loss after_b
 STEPS = 'predict get_loss backward step zero_grad'.split()
 
 class Callback:
-    "Something that happens at chosen points of a training loop: methods named after `EVENTS`, each called with the learner"
+    "Something that happens in training: methods named after `EVENTS`, called with the learner"
     order,saved = 0,()
     def __init_subclass__(cls, order=None, **kwargs):
         super().__init_subclass__(**kwargs)
         if order is not None: cls.order = order
         for nm in vars(cls):
             if nm.startswith(('before_', 'after_', 'cleanup_')) and nm not in EVENTS:
-                raise TypeError(f"{cls.__name__}.{nm}: no such event; there are {', '.join(EVENTS)}")
+                raise TypeError(f"{cls.__name__}.{nm}: no such event; "
+                    f"there are {', '.join(EVENTS)}")
     def __repr__(self): return type(self).__name__
     def state_dict(self): return {k: getattr(self, k) for k in self.saved}
     def load_state_dict(self, d): vars(self).update(d)
 
 # %% ../nbs/02_learner.ipynb #a574ad85
 def check_cbs(cbs):
-    cbs = list(cbs) if isinstance(cbs, Sequence) or not isinstance(cbs, Callback) and hasattr(cbs, '__iter__') else [cbs]
+    cbs = (list(cbs) if isinstance(cbs, Sequence) or not isinstance(cbs, Callback)
+        and hasattr(cbs, '__iter__') else [cbs])
     for cb in cbs:
         if isinstance(cb, type) and issubclass(cb, Callback):
-            raise TypeError(f"cbs: got the class {cb.__name__}, expected an object of it: write {cb.__name__}()")
-        if not isinstance(cb, Callback): raise TypeError(f"cbs: expected Callback objects, got {cb!r}")
+            raise TypeError(f"cbs: got the class {cb.__name__}, "
+                f"expected an object of it: write {cb.__name__}()")
+        if not isinstance(cb, Callback):
+            raise TypeError(f"cbs: expected Callback objects, got {cb!r}")
     return cbs
 
+# %% ../nbs/02_learner.ipynb #2279d4e7
 class Learner:
     "A model, its data, a loss and an optimiser, and a loop in which callbacks decide what happens"
     default_cbs = ()
     def __init__(self,
         model:nn.Module, # what is trained
-        dls:Mapping, # `DataLoaders`, or a dict of iterables of batches, with 'train' and a split to evaluate on
+        dls:Mapping, # `DataLoaders`, or a dict of batches: 'train' and one to evaluate on
         loss_func:Callable=F.mse_loss, # (predictions, targets) → a scalar tensor
         lr:float=0.1, # learning rate, above 0
         cbs:Sequence=(), # callbacks of every fit
-        opt_func:Callable=torch.optim.SGD, # (parameters, lr) → optimiser; partial(...) for more arguments
+        opt_func:Callable=torch.optim.SGD, # (parameters, lr) → optimiser; or a partial
     ):
         self.model,self.dls,self.loss_func,self.lr,self.opt_func = model,dls,loss_func,lr,opt_func
         self.cbs = check_cbs(cbs)
-        self.cbs = [C() for C in self.default_cbs if not any(isinstance(o, C) for o in self.cbs)] + self.cbs
+        self.cbs = ([C() for C in self.default_cbs if not any(isinstance(o, C) for o in self.cbs)]
+            + self.cbs)
         self.opt,self.point,self._handlers = None,None,{}
 
 # %% ../nbs/02_learner.ipynb #7a60a766
@@ -194,17 +202,25 @@ def _check(self:Learner, n_epochs, lr, train, valid):
     check_count('n_epochs', n_epochs)
     check_lr(lr)
     for k in ['train']*train + [self.eval_split]*valid:
-        if k is None: raise ValueError("dls: no 'test' or 'valid' split to evaluate on; fit(valid=False) trains without")
+        if k is None:
+            raise ValueError("dls: no 'test' or 'valid' split to evaluate on; "
+                "fit(valid=False) trains without")
         if hasattr(self.dls[k], '__len__') and len(self.dls[k]) == 0:
-            raise ValueError(f"dls: the loader of {k!r} is empty; is bs larger than the split, with drop_last?")
-    open_steps = [s for s in STEPS[:2 + 3*train] if getattr(type(self), s) is getattr(Learner, s) and not self._handlers[s]]
-    if open_steps: raise TypeError(f"cbs: nothing defines {', '.join(open_steps)}; use TrainLearner, or a callback with these methods")
+            raise ValueError(f"dls: the loader of {k!r} is empty; "
+                "is bs larger than the split, with drop_last?")
+    open_steps = [s for s in STEPS[:2 + 3*train] if getattr(type(self), s) is getattr(Learner, s)
+        and not self._handlers[s]]
+    if open_steps:
+        raise TypeError(f"cbs: nothing defines {', '.join(open_steps)}; use TrainLearner, "
+            "or a callback with these methods")
 
 # %% ../nbs/02_learner.ipynb #a3d81671
 @patch
 def _resume_point(self:Learner, resume):
     cb = next((cb for cb in self.cbs if hasattr(cb, 'resume_point')), None)
-    if cb is None: raise ValueError("resume: expected a CheckpointCB among the callbacks, got none; it knows where the checkpoints lie")
+    if cb is None:
+        raise ValueError("resume: expected a CheckpointCB among the callbacks, got none; "
+            "it knows where the checkpoints lie")
     return cb.resume_point(self, None if resume is True else resume)
 
 # %% ../nbs/02_learner.ipynb #df623348
@@ -215,7 +231,7 @@ def fit(self:Learner,
     valid:bool=True, # evaluate after each epoch?
     cbs:Sequence=(), # callbacks of this fit only
     lr:float|None=None, # learning rate of this fit; None: the learner's own
-    resume:bool|str|Path=False, # go on from the newest checkpoint of the `CheckpointCB` among the callbacks, or from this one
+    resume:bool|str|Path=False, # go on from `CheckpointCB`'s newest, or from this one
 ):
     "Train and evaluate for `n_epochs`, with a fresh optimiser"
     lr, own = self.lr if lr is None else lr, self.cbs
@@ -239,24 +255,28 @@ def show_loop(self:Learner, cbs=()):
     def line(indent, event, mark=''):
         who = ', '.join(type(f.__self__).__name__ for f in self._handlers[event])
         if who or mark: print(f"{'  '*indent}{event:{22 - 2*indent}}{who or mark}")
-    line(0, 'before_fit'); print('for each epoch, training then evaluation:'); line(1, 'before_epoch')
+    line(0, 'before_fit')
+    print('for each epoch, training then evaluation:')
+    line(1, 'before_epoch')
     print('  for each batch:'); line(2, 'before_batch')
     for s,e in zip(STEPS, ['after_predict', 'after_loss', 'after_backward', 'after_step', None]):
         line(2, s, '(training only)' if s in STEPS[2:] else '.')
         if e: line(2, e)
-    for i,level in ((2, 'batch'), (1, 'epoch'), (0, 'fit')): line(i, f'after_{level}'); line(i, f'cleanup_{level}')
+    for i,level in ((2, 'batch'), (1, 'epoch'), (0, 'fit')):
+        line(i, f'after_{level}'); line(i, f'cleanup_{level}')
 
 # %% ../nbs/02_learner.ipynb #12f2afff
 class DeviceCB(Callback, order=-30):
     "Model and batches on one device"
     def __init__(self,
-        device:str|torch.device|None=None, # such as 'cuda', 'cuda:1', 'mps', 'cpu'; None: the best this machine has
+        device:str|torch.device|None=None, # such as 'cuda:1' or 'cpu'; None: the best here
     ):
         try:
             self.device = torch.device(device or default_device())
             torch.empty(1, device=self.device)
         except Exception as e:
-            raise ValueError(f"device: {str(device)!r} can't be used on this machine; the best here is {str(default_device())!r}") from e
+            raise ValueError(f"device: {str(device)!r} can't be used on this machine; "
+                f"the best here is {str(default_device())!r}") from e
     def before_fit(self, learn):
         if hasattr(learn.model, 'to'): learn.model.to(self.device)
     def before_batch(self, learn): learn.batch = to_device(learn.batch, self.device)
@@ -270,8 +290,10 @@ class MetricsCB(Callback, order=10):
     ):
         self.metrics = {**{type(m).__name__: m for m in ms}, **metrics}
         for k,m in self.metrics.items():
-            if isinstance(m, type) or not all(hasattr(m, o) for o in ('update', 'compute', 'reset')):
-                raise TypeError(f"metrics: {k!r} is no torcheval metric object (update, compute, reset): {m!r}")
+            if isinstance(m, type) or not all(hasattr(m, o)
+                    for o in ('update', 'compute', 'reset')):
+                raise TypeError(f"metrics: {k!r} is no torcheval metric object "
+                    f"(update, compute, reset): {m!r}")
         self.all_metrics = {**self.metrics, 'loss': Mean()}
         self.history,self.device,self.log = [],None,self.print_row
 
@@ -293,7 +315,8 @@ def _move(self:MetricsCB, device):
 @patch
 def after_epoch(self:MetricsCB, learn):
     vals = {k: float(m.compute()) for k,m in self.all_metrics.items()}
-    self.history.append({**vals, 'epoch': learn.epoch, 'train': 'train' if learn.training else 'eval'})
+    self.history.append({**vals, 'epoch': learn.epoch,
+        'train': 'train' if learn.training else 'eval'})
     self.log(self.history[-1])
 
 @patch
@@ -301,8 +324,11 @@ def print_row(self:MetricsCB, row):
     "What happens to a finished row, unless a progress display takes it over"
     print('  '.join(f'{k} {v}' for k,v in format_row(row).items()))
 
+# %% ../nbs/02_learner.ipynb #dfcfec2e
 @patch
-def state_dict(self:MetricsCB): return dict(history=self.history, metrics={k: m.state_dict() for k,m in self.all_metrics.items()})
+def state_dict(self:MetricsCB):
+    return dict(history=self.history,
+        metrics={k: m.state_dict() for k,m in self.all_metrics.items()})
 
 @patch
 def load_state_dict(self:MetricsCB, d):
@@ -359,9 +385,11 @@ def row(self:ProgressCB, row):
 @patch
 def _flush(self:ProgressCB):
     if self.pending and self.mode == 'log':
-        vals = lambda r: ' '.join(f'{k} {v}' for k,v in format_row(r).items() if k not in ('epoch', 'train'))
+        vals = lambda r: ' '.join(f'{k} {v}' for k,v in format_row(r).items()
+            if k not in ('epoch', 'train'))
         parts = [f"{r['train']}: {vals(r)}" for r in self.pending]
-        print(f"epoch {self.pending[0]['epoch']}  " + '  '.join(parts) + f'  {time.monotonic() - self.t0:.0f} s', flush=True)
+        print(f"epoch {self.pending[0]['epoch']}  " + '  '.join(parts)
+            + f'  {time.monotonic() - self.t0:.0f} s', flush=True)
     self.pending = []
 
 @patch
@@ -380,11 +408,15 @@ def plot_losses(self:ProgressCB,
     if ax is None: ax = plt.subplots(figsize=(5, 2.8))[1]
     ys = torch.stack(self.losses).float().cpu().numpy() if self.losses else []
     ax.plot(ys, lw=1, color='tab:blue', label='training, each batch')
-    if self.evals: ax.plot(*zip(*self.evals), 'o-', color='tab:orange', label='evaluation, each epoch')
-    if len(ys): ax.set_ylim(0, 1.1*max(np.quantile(ys[np.isfinite(ys)], .98), *(l for _,l in self.evals), 0))
+    if self.evals:
+        ax.plot(*zip(*self.evals), 'o-', color='tab:orange', label='evaluation, each epoch')
+    if len(ys):
+        ax.set_ylim(0, 1.1*max(np.quantile(ys[np.isfinite(ys)], .98),
+            *(l for _,l in self.evals), 0))
     ax.set(xlabel='batches', ylabel='loss'); ax.legend()
     return ax
 
+# %% ../nbs/02_learner.ipynb #c64154d5
 @patch
 def cleanup_fit(self:ProgressCB, learn):
     if not hasattr(self, 'mode'): return
@@ -400,20 +432,23 @@ def cleanup_fit(self:ProgressCB, learn):
 class GuardCB(Callback, order=-10):
     "Stops a fit that can only go wrong, before the optimiser steps, and says where"
     def __init__(self,
-        every:int=20, # batches between two looks at the loss on an accelerator; on a CPU every loss is looked at
+        every:int=20, # batches between two looks at the loss on an accelerator; 1 on a CPU
     ): self.every = every
     def before_fit(self, learn):
         self.told = sys.exception()   # of whoever called us, not ours
         if not learn.will_train: return
-        bn = next((n for n,m in learn.model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)), None)
+        bn = next((n for n,m in learn.model.named_modules()
+            if isinstance(m, nn.modules.batchnorm._BatchNorm)), None)
         dl = learn.dls['train']
         if bn is None or not isinstance(dl, DataLoader) or not dl.batch_size or dl.drop_last: return
         n, bs = len(dl.dataset), dl.batch_size
         if (n - 1) % bs == 0:
-            raise ValueError(f"bs: {n} training images in batches of {bs} leave a last batch of one image, and BatchNorm ({bn}) needs at "
-                "least two; choose another bs, or drop_last=True")
+            raise ValueError(f"bs: {n} training images in batches of {bs} leave a last batch of "
+                f"one image, and BatchNorm ({bn}) needs at least two; choose another bs, or "
+                "drop_last=True")
     def after_predict(self, learn):
-        if learn.iter == 0 and learn.epoch == 0 and getattr(learn.loss_func, '__name__', type(learn.loss_func).__name__) in _class_losses:
+        if learn.iter == 0 and learn.epoch == 0 and getattr(learn.loss_func, '__name__',
+                type(learn.loss_func).__name__) in _class_losses:
             check_targets(learn.preds, learn.batch[1])
 
 # %% ../nbs/02_learner.ipynb #cae90b5d
@@ -425,52 +460,67 @@ def check_targets(
 ):
     "Raise unless `y` are labels that fit the scores"
     if y.dim() != 1: return   # class probabilities (N, n_classes), as mixup makes them
-    if y.is_floating_point(): raise TypeError(f"labels: expected int64 class numbers, got {y.dtype}; convert with .long()")
+    if y.is_floating_point():
+        raise TypeError("labels: expected int64 class numbers, "
+            f"got {y.dtype}; convert with .long()")
     if preds.dim() != 2 or len(preds) != len(y):
-        raise ValueError(f"predictions: expected shape ({len(y)}, n_classes) for {len(y)} labels, got {tuple(preds.shape)}")
+        raise ValueError(f"predictions: expected shape ({len(y)}, n_classes) for {len(y)} "
+            f"labels, got {tuple(preds.shape)}")
     lo, hi, n = y.min().item(), y.max().item(), preds.shape[1]
-    if lo < 0 or hi >= n: raise ValueError(f"labels: expected 0 … {n - 1} for a network of {n} outputs, got {lo} … {hi}; "
-        "is n_outputs the number of classes?")
+    if lo < 0 or hi >= n: raise ValueError(f"labels: expected 0 … {n - 1} for a network of {n} "
+        f"outputs, got {lo} … {hi}; is n_outputs the number of classes?")
 
 # %% ../nbs/02_learner.ipynb #eb209ac4
 @patch
 def after_loss(self:GuardCB, learn):
     if not learn.training or (learn.loss.device.type != 'cpu' and learn.iter % self.every): return
     if math.isfinite(loss := learn.loss.item()): return
-    what = [f'{name} of shape {tuple(t.shape)}' for name,t in chain([('the images', learn.batch[0])], learn.model.named_parameters())
+    what = [f'{name} of shape {tuple(t.shape)}'
+        for name,t in chain([('the images', learn.batch[0])], learn.model.named_parameters())
         if torch.is_tensor(t) and t.is_floating_point() and not t.isfinite().all()]
     lr = f", lr {learn.opt.param_groups[0]['lr']:.2g}" if learn.opt else ''
-    raise FloatingPointError(f"the loss is {loss} at {learn.where()}{lr}; the optimiser has not stepped on it. Not finite before it: "
-        f"{'; '.join(what) or 'nothing, so the forward pass or the loss overflowed'}. Try a lower lr (see lr_find), or look at the data")
+    raise FloatingPointError(f"the loss is {loss} at {learn.where()}{lr}; the optimiser has not "
+        "stepped on it. Not finite before it: "
+        f"{'; '.join(what) or 'nothing, so the forward pass or the loss overflowed'}. Try a lower "
+        "lr (see lr_find), or look at the data")
 
 TrainLearner.default_cbs = (GuardCB,)
 
 # %% ../nbs/02_learner.ipynb #e0e20e79
-def _shape(t): return f'{str(t.dtype)[6:]} {tuple(t.shape)}' if torch.is_tensor(t) else type(t).__name__
+def _shape(t):
+    return f'{str(t.dtype)[6:]} {tuple(t.shape)}' if torch.is_tensor(t) else type(t).__name__
 
 @patch
 def cleanup_batch(self:GuardCB, learn):
-    e, batch = sys.exception(), learn.batch if isinstance(learn.batch, (tuple, list)) else [learn.batch]
+    e, batch = (sys.exception(), learn.batch
+        if isinstance(learn.batch, (tuple, list)) else [learn.batch])
     if e is self.told or isinstance(e, (*_cancels.values(), KeyboardInterrupt, SystemExit)): return
     note = f"at {learn.where()}, a batch of {', '.join(map(_shape, batch))}"
-    if isinstance(e, torch.OutOfMemoryError): note += (f"; out of memory with bs={len(batch[0])}: try a smaller bs "
-        "(GradientAccumulationCB keeps the optimiser's steps as they are), or MixedPrecisionCB")
-    if isinstance(e, torch.OutOfMemoryError) or not getattr(e, '__notes__', ()): e.add_note(note)   # else its callback is named already
+    if isinstance(e, torch.OutOfMemoryError): note += (f"; out of memory with bs={len(batch[0])}: "
+        "try a smaller bs (GradientAccumulationCB keeps the optimiser's steps as they are), or "
+        "MixedPrecisionCB")
+    # else its callback is named already
+    if isinstance(e, torch.OutOfMemoryError) or not getattr(e, '__notes__', ()): e.add_note(note)
     self.told = e
 
+# %% ../nbs/02_learner.ipynb #a3ec578c
 @patch
 def cleanup_epoch(self:GuardCB, learn):
     e, workers = sys.exception(), getattr(learn.dls, 'num_workers', 0)
-    if e is self.told or not isinstance(e, Exception) or isinstance(e, tuple(_cancels.values())): return
-    note = f"while loading the data of epoch {learn.epoch}, {'training' if learn.training else 'evaluation'}"
+    if e is self.told or not isinstance(e, Exception) or isinstance(e, tuple(_cancels.values())):
+        return
+    note = (f"while loading the data of epoch {learn.epoch}, "
+        f"{'training' if learn.training else 'evaluation'}")
     if workers: note += f", with num_workers={workers}; num_workers=0 shows the error itself"
     e.add_note(note); self.told = e
 
 # %% ../nbs/02_learner.ipynb #d3eddc89
 _elsewhere = dict(
-    batches='DataLoaders Normalize BatchedSet fashion_mnist shapes_dls', states='set_seed restoring', display='show_table show_figure',
+    batches='DataLoaders Normalize BatchedSet fashion_mnist shapes_dls',
+    states='set_seed restoring', display='show_table show_figure',
     hooks='Hook HooksCallback ActivationStats ActivationStatsCB',
-    steps='has_fast_bf16 MixedPrecisionCB ChannelsLastCB GradientAccumulationCB GradientClipCB', best='EarlyStopCB BestModelCB EMACB',
+    steps='has_fast_bf16 MixedPrecisionCB ChannelsLastCB GradientAccumulationCB GradientClipCB',
+    best='EarlyStopCB BestModelCB EMACB',
     records='count_macs count_params RecordCB load_records save_record mean_sd record_line',
     schedules='BatchSchedulerCB EpochSchedulerCB RecorderCB LRFinderCB lr_find train_1cycle')
 

@@ -19,9 +19,12 @@ from .tiny_imagenet_preact import get_model
 
 # %% ../nbs/06a_networks.ipynb #709d2fbb
 architectures = dict(cnn=CNN.kaiming, deeper=partial(DeeperCNN.kaiming, block=Conv),
-    residual=partial(DeeperCNN.kaiming, block=ResidualConvBlock), double=partial(DeeperCNN.kaiming, block=DoubleConvBlock),
-    tiny_pre=get_model, tiny_post=partial(get_model, preactivation=False), tiny_pre_quarter=partial(get_model, width=.25),
-    tiny_post_quarter=partial(get_model, width=.25, preactivation=False), tiny_identity=get_identity_model,
+    residual=partial(DeeperCNN.kaiming, block=ResidualConvBlock),
+    double=partial(DeeperCNN.kaiming, block=DoubleConvBlock),
+    tiny_pre=get_model, tiny_post=partial(get_model, preactivation=False),
+    tiny_pre_quarter=partial(get_model, width=.25),
+    tiny_post_quarter=partial(get_model, width=.25, preactivation=False),
+    tiny_identity=get_identity_model,
     tiny_identity_quarter=partial(get_identity_model, width=.25))
 
 
@@ -33,8 +36,11 @@ def build_model(
     **args, # more for this architecture, such as nfs
 )->nn.Module:
     "A network with fresh weights, by name"
-    if str(model).startswith('timm:'): build = lambda n_outputs, c_in, **kw: timm_model(model[5:], n_outputs, c_in, **kw)
+    if str(model).startswith('timm:'):
+        build = lambda n_outputs, c_in, **kw: timm_model(model[5:], n_outputs, c_in, **kw)
     else: build = pick('model', model, {**architectures, 'timm:<name>': None})
-    if build is None: raise ValueError("model: expected a timm name after 'timm:', such as timm:resnet18")
+    if build is None:
+        raise ValueError("model: expected a timm name after 'timm:', such as timm:resnet18")
     try: return build(n_outputs=n_outputs, c_in=c_in, **args)
-    except TypeError as e: raise ValueError(f"args: {model} can't be built with {args} ({e})") from e
+    except TypeError as e:
+        raise ValueError(f"args: {model} can't be built with {args} ({e})") from e

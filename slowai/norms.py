@@ -18,6 +18,7 @@ from torch.optim.swa_utils import update_bn
 # %% ../nbs/02c_norms.ipynb #93093634
 from .checks import check_count
 from .conv import device_of
+from .cpu import fused, settle
 from .states import restoring
 from .steps import has_fast_bf16
 
@@ -45,7 +46,7 @@ def evaluate(
         set_eval_mode(model, batch_stats)
         for x,y in islice(batches, n_batches):
             x, y = x.to(device, memory_format=torch.channels_last), y.to(device)
-            out = model(x).float()
+            with fused(): out = settle(model(x)).float()
             n, right, loss = (n + len(y), right + (out.argmax(1) == y).sum(),
                 loss + F.cross_entropy(out, y, reduction='sum'))
     if not n:
@@ -79,7 +80,8 @@ def compare_norms(
     "Evaluate with remembered statistics, with each batch's own, and with those measured anew"
     if bf16 is None: bf16 = has_fast_bf16(device_of(model))
     valid = dls[getattr(dls, 'eval_split', 'valid')]
-    out = dict(running=evaluate(model, valid, bf16=bf16), batch=evaluate(model, valid, True, bf16=bf16))
+    out = dict(running=evaluate(model, valid, bf16=bf16),
+        batch=evaluate(model, valid, True, bf16=bf16))
     with restoring(model, dls):
         refresh_norms(model, dls['train'], n_batches, bf16)
         return {**out, 'refreshed': evaluate(model, valid, bf16=bf16)}

@@ -37,7 +37,7 @@ def nfs_for(
     return [first*2**i for i in range(max(2, (max(size) - 1).bit_length() - (stem_stride - 1)))]
 
 # %% ../nbs/08_own.ipynb #e0f9d5a0
-# and the shape that comes out
+# how a `CNN` calls a block, and the shape that comes out
 _uses = ((dict(), (8, 4, 4)), (dict(stride=1, ks=5), (8, 8, 8)), (dict(act=False), (8, 4, 4)))
 
 def check_block(

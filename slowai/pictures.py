@@ -19,29 +19,36 @@ from PIL import Image, ImageOps
 from .checks import DataError
 
 # %% ../nbs/06b_pictures.ipynb #3fec5ce1
-_named_only = 'BUFR EPS GRIB HDF5 MPEG WMF'.split()   # PIL tells these by name, but needs other programs to read them
+# PIL tells these by name, but needs other programs to read them
+_named_only = 'BUFR EPS GRIB HDF5 MPEG WMF'.split()
 
 def picture_suffixes()->set: # such as '.png', in lower case
     "Endings of the names of files that PIL reads here"
     Image.init()
-    return {k.lower() for k,v in Image.registered_extensions().items() if v in Image.OPEN and v not in _named_only}
+    return {k.lower() for k,v in Image.registered_extensions().items()
+        if v in Image.OPEN and v not in _named_only}
 
 # %% ../nbs/06b_pictures.ipynb #0ceba7ce
 def _check_bits(im, what):
-    if im.mode.startswith(('I', 'F')): raise DataError(f"{what}: expected 8 bits a channel, got mode {im.mode!r}; convert it first")
+    if im.mode.startswith(('I', 'F')):
+        raise DataError(f"{what}: expected 8 bits a channel, "
+            f"got mode {im.mode!r}; convert it first")
 
 def open_picture(
     path:str|Path, # a file in any format that PIL reads; of an animation, its first frame
-    size:Sequence|None=None, # height and width that will be wanted, in pixels: a large JPEG is decoded at a fraction; None: whole
+    size:Sequence|None=None, # height and width wanted, pixels: a large JPEG is read smaller
 )->Image.Image: # upright; `info['full size']` is its height and width before
     "A picture file, turned as its camera says"
     try:
         with Image.open(path) as im:
-            full = im.size if im.getexif().get(0x0112, 1) > 4 else im.size[::-1]   # 0x0112 is the orientation; above 4: a quarter turn
+            # 0x0112 is the orientation; above 4: a quarter turn
+            full = im.size if im.getexif().get(0x0112, 1) > 4 else im.size[::-1]
             if size: im.draft(None, (2*max(size),)*2)
             im.load(); im = ImageOps.exif_transpose(im)
     except FileNotFoundError: raise DataError(f"{path}: there is no such picture") from None
-    except Exception as e: raise DataError(f"{path}: can't be decoded as a picture ({str(e)[:100] or type(e).__name__})") from e
+    except Exception as e:
+        raise DataError(f"{path}: can't be decoded as a picture "
+            f"({str(e)[:100] or type(e).__name__})") from e
     _check_bits(im, path)
     im.info['full size'] = full
     return im
@@ -87,7 +94,9 @@ def fit_picture(
 def _fit_channels(x, c_in):
     "Gray to colour or back, with the weights of ITU-R 601, as PIL's"
     if x.shape[1] == c_in: return x, ''
-    if c_in == 1 and x.shape[1] == 3: return (x*x.new_tensor([.299, .587, .114]).view(1, 3, 1, 1)).sum(1, keepdim=True), 'colour → gray'
+    if c_in == 1 and x.shape[1] == 3:
+        return ((x*x.new_tensor([.299, .587, .114]).view(1, 3, 1, 1)).sum(1, keepdim=True),
+            'colour → gray')
     if c_in == 3 and x.shape[1] == 1: return x.expand(-1, 3, -1, -1), 'gray → colour'
     raise ValueError(f"picture: expected {c_in} channels, got {x.shape[1]}")
 
@@ -98,7 +107,8 @@ def _fit_size(x, size, fit):
         s = min(h/H, w/W)
         ch, cw = max(round(H*s), 1), max(round(W*s), 1)
         x = x[:, :, (h - ch)//2:(h - ch)//2 + ch, (w - cw)//2:(w - cw)//2 + cw]
-    return F.interpolate(x, size=(H, W), mode='bilinear', antialias=True), _resized((h, w), size, fit)
+    return (F.interpolate(x, size=(H, W), mode='bilinear', antialias=True),
+        _resized((h, w), size, fit))
 
 # %% ../nbs/06b_pictures.ipynb #f16e4dcb
 def fit_tensor(
@@ -118,11 +128,15 @@ def tensor_pictures(x):
     if x.dim() == 2: x = x[None]
     if x.dim() == 3: x = x[None]
     if x.dim() != 4 or x.shape[1] not in (1, 3) or 0 in x.shape:
-        raise ValueError(f"pictures: expected shape (N, C, H, W) or (C, H, W) with 1 or 3 channels, got {tuple(x.shape)}")
+        raise ValueError("pictures: expected shape (N, C, H, W) or (C, H, "
+            f"W) with 1 or 3 channels, got {tuple(x.shape)}")
     if x.dtype == torch.uint8: return x.float()
-    if not x.is_floating_point(): raise TypeError(f"pictures: expected uint8 (0 … 255) or floats (0 … 1), got {x.dtype}; use .byte()")
-    if not x.isfinite().all(): raise ValueError("pictures: expected finite numbers, got NaN or infinity")
+    if not x.is_floating_point():
+        raise TypeError("pictures: expected uint8 (0 … 255) or floats (0 … 1), "
+            f"got {x.dtype}; use .byte()")
+    if not x.isfinite().all():
+        raise ValueError("pictures: expected finite numbers, got NaN or infinity")
     lo, hi = x.min().item(), x.max().item()
-    if lo < 0 or hi > 1: raise ValueError(f"pictures: expected floats from 0 to 1, got {lo:.3g} … {hi:.3g}; for images that are "
-        "normalised already, use predict_loader")
+    if lo < 0 or hi > 1: raise ValueError(f"pictures: expected floats from 0 to 1, got {lo:.3g} … "
+        f"{hi:.3g}; for images that are normalised already, use predict_loader")
     return x.float()*255

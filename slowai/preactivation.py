@@ -37,7 +37,7 @@ from .records import RecordCB, count_macs
 from .resnet import GeneralReLU, ResidualConvBlock
 from .schedules import BatchSchedulerCB
 from .states import set_seed
-from .steps import ChannelsLastCB, GradientClipCB, MixedPrecisionCB
+from .steps import ChannelsLastCB, FusedCB, GradientClipCB, KeepMemoryCB, MixedPrecisionCB
 from .tiny_imagenet import load_tiny_imagenet
 from slowai.tiny_imagenet_preact import (
     PreactivationResidualConv,
@@ -387,7 +387,8 @@ def _acc_without(model, stack, batches):
 # %% ../nbs/05_preactivation.ipynb #ec98d0c1
 def _callbacks(r, steps, probe, streams):
     sched = BatchSchedulerCB(_one_cycle, total_steps=steps, pct_start=r.warmup)
-    cbs = [DeviceCB(), MetricsCB(MulticlassAccuracy()), sched, ChannelsLastCB(), probe]
+    cbs = [DeviceCB(), MetricsCB(MulticlassAccuracy()), sched, ChannelsLastCB(), FusedCB(),
+        KeepMemoryCB(), probe]
     if r.net != 'timm': cbs.append(streams)
     if r.precision == 'bf16': cbs.append(MixedPrecisionCB())
     if r.clip is not None: cbs.append(GradientClipCB(r.clip))

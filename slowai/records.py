@@ -52,16 +52,22 @@ def count_params(model:nn.Module)->int:
 def peak_memory(device)->int:
     "Bytes: the most memory torch had allocated on a GPU, or the most the whole process has held"
     if torch.device(device).type == 'cuda': return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*(1 if sys.platform == 'darwin' else 1024)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*(1
+        if sys.platform == 'darwin' else 1024)
 
 def git_commit(
     folder:str|Path='.', # where to look
 )->str|None: # None outside a repository
-    "The commit that is checked out, with '-dirty' where Python files differ from it; results and saved outputs may"
-    def git(*args): return subprocess.run(['git', *args], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
-    try: return git('rev-parse', '--short', 'HEAD') + ('-dirty' if git('diff', '--name-only', 'HEAD', '--', ':(top)*.py') else '')
+    "The commit that is checked out, with '-dirty' where Python files differ from it"
+    def git(*args):
+        return subprocess.run(['git', *args], cwd=folder, capture_output=True,
+            text=True, check=True).stdout.strip()
+    try:
+        return git('rev-parse', '--short', 'HEAD') + ('-dirty'
+            if git('diff', '--name-only', 'HEAD', '--', ':(top)*.py') else '')
     except (OSError, subprocess.CalledProcessError): return None
 
+# %% ../nbs/02e_records.ipynb #7ff32a58
 class RecordCB(Callback, order=100):
     "Measures a fit and leaves its record as `learn.record`, and one line below the table"
     def __init__(self,
@@ -79,7 +85,8 @@ def before_fit(self:RecordCB, learn):
     if self.device.type == 'cuda': torch.cuda.reset_peak_memory_stats(self.device)
 
 @patch
-def before_epoch(self:RecordCB, learn): synchronize(self.device); self.t0,self.train = time.perf_counter(),learn.training
+def before_epoch(self:RecordCB, learn):
+    synchronize(self.device); self.t0,self.train = time.perf_counter(),learn.training
 
 @patch
 def _tick(self:RecordCB):
@@ -127,17 +134,23 @@ def epoch_history(rows:Sequence)->list[dict]:
         e[f"{r['train']}_loss"] = r['loss']
     return list(out.values())
 
+# %% ../nbs/02e_records.ipynb #6a86e70e
 @patch
 def make(self:RecordCB, learn, history):
     n, last = len(history), history[-1]
     accs = [e['eval_acc'] for e in history if 'eval_acc' in e]
-    recipe = dict(model=type(learn.model).__name__, bs=getattr(learn.dls, 'bs', None), optimizer=type(learn.opt).__name__,
+    recipe = dict(model=type(learn.model).__name__, bs=getattr(learn.dls, 'bs', None),
+        optimizer=type(learn.opt).__name__,
         callbacks=[type(c).__name__ for c in sorted(learn.cbs, key=lambda c: c.order)],
         bf16=any(isinstance(c, MixedPrecisionCB) and c.on for c in learn.cbs), **self.recipe)
-    return dict(name=self.name or type(learn.model).__name__, seed=torch.initial_seed(), epochs=n, acc_last=last.get('eval_acc'),
-        acc_best=max(accs, default=None), loss_last=last.get('eval_loss'), train_acc_last=last.get('train_acc'),
-        seconds_per_epoch=sum(self.seconds.values())/n, images_per_second=self.images/self.seconds[True],
-        peak_memory=peak_memory(self.device), device=device_name(self.device), torch=torch.__version__, commit=git_commit(),
+    return dict(name=self.name or type(learn.model).__name__, seed=torch.initial_seed(),
+        epochs=n, acc_last=last.get('eval_acc'),
+        acc_best=max(accs, default=None), loss_last=last.get('eval_loss'),
+        train_acc_last=last.get('train_acc'),
+        seconds_per_epoch=sum(self.seconds.values())/n,
+        images_per_second=self.images/self.seconds[True],
+        peak_memory=peak_memory(self.device), device=device_name(self.device),
+        torch=torch.__version__, commit=git_commit(),
         params=count_params(learn.model),
         mmacs=count_macs(learn.model, self.x)/1e6, recipe=recipe, history=history)
 
@@ -145,13 +158,15 @@ def make(self:RecordCB, learn, history):
 def device_name(device)->str:
     "What a reader can compare with: the GPU's name, or 'cpu' with the number of threads"
     device = torch.device(device)
-    return torch.cuda.get_device_name(device) if device.type == 'cuda' else f'{device.type}, {torch.get_num_threads()} threads'
+    return (torch.cuda.get_device_name(device) if device.type == 'cuda'
+        else f'{device.type}, {torch.get_num_threads()} threads')
 
 def record_line(r:Mapping)->str:
     "The circumstances of a run in one line"
-    return (f"{r['device']} · torch {r['torch'].split('+')[0]} · seed {r['seed']} · {r['seconds_per_epoch']:.1f} s an epoch · "
-        f"{r['images_per_second']:,.0f} images/s · peak memory {r['peak_memory']/2**30:.1f} GiB · {r['params']:,} parameters · "
-        f"{r['mmacs']:.2f} M multiply-adds an image" + (' · bf16' if r['recipe'].get('bf16') else ''))
+    return (f"{r['device']} · torch {r['torch'].split('+')[0]} · seed {r['seed']} · "
+        f"{r['seconds_per_epoch']:.1f} s an epoch · {r['images_per_second']:,.0f} images/s · peak "
+        f"memory {r['peak_memory']/2**30:.1f} GiB · {r['params']:,} parameters · {r['mmacs']:.2f} "
+        "M multiply-adds an image" + (' · bf16' if r['recipe'].get('bf16') else ''))
 
 # %% ../nbs/02e_records.ipynb #745c5f7f
 def load_records(

@@ -38,7 +38,7 @@ from slowai.learner import (
 )
 from .records import RecordCB
 from .states import restoring
-from .steps import ChannelsLastCB, GradientAccumulationCB, MixedPrecisionCB
+from .steps import ChannelsLastCB, FusedCB, GradientAccumulationCB, KeepMemoryCB, MixedPrecisionCB
 
 # %% ../nbs/02f_schedules.ipynb #1729db00
 class BaseSchedulerCB(Callback, order=40):
@@ -77,7 +77,8 @@ class RecorderCB(Callback, order=30):
         for k,f in self.d.items(): self.recs[k].append(f(self))
     def plot(self, figsize=None):
         "One picture for each thing recorded"
-        fig, axes = plt.subplots(1, len(self.recs), figsize=figsize or (3.5*len(self.recs), 2.4), squeeze=False)
+        fig, axes = plt.subplots(1, len(self.recs),
+            figsize=figsize or (3.5*len(self.recs), 2.4), squeeze=False)
         for ax,(k,v) in zip(axes.flat, self.recs.items()):
             ax.plot([float(o) for o in v]); ax.set(title=_said.get(k, k), xlabel='steps')
         fig.tight_layout()
@@ -92,7 +93,7 @@ class LRFinderCB(Callback, order=-20):
         beta:float=0.7, # how much of the past the smoothed loss keeps, 0 … <1
     ):
         if not gamma > 1: raise ValueError(f"gamma: expected a factor above 1, got {gamma!r}")
-        if not 0 <= beta < 1: raise ValueError(f"beta: expected a number from 0 to below 1, got {beta!r}")
+        if not 0 <= beta < 1: raise ValueError(f"beta: expected 0 to below 1, got {beta!r}")
         self.gamma,self.max_mult,self.beta = gamma,max_mult,beta
         self.lrs,self.losses,self.smooth = [],[],[]
     def before_fit(self, learn): self.lrs,self.losses,self.smooth,self.avg = [],[],[],0.
@@ -102,8 +103,10 @@ class LRFinderCB(Callback, order=-20):
         loss = learn.loss.item()
         self.avg = self.beta*self.avg + (1 - self.beta)*loss
         smooth = self.avg/(1 - self.beta**(len(self.losses) + 1))
-        if not math.isfinite(loss) or smooth > self.max_mult*min(self.smooth, default=math.inf): raise CancelFitException
-        self.lrs.append(learn.opt.param_groups[0]['lr']); self.losses.append(loss); self.smooth.append(smooth)
+        if not math.isfinite(loss) or smooth > self.max_mult*min(self.smooth, default=math.inf):
+            raise CancelFitException
+        self.lrs.append(learn.opt.param_groups[0]['lr'])
+        self.losses.append(loss); self.smooth.append(smooth)
     def after_step(self, learn):
         for g in learn.opt.param_groups: g['lr'] *= self.gamma
 
@@ -112,7 +115,8 @@ class LRFinderCB(Callback, order=-20):
 def suggestion(self:LRFinderCB):
     "The learning rate where the smoothed loss falls most steeply, before its lowest point"
     end = int(np.argmin(self.smooth)) + 1
-    if end < 4: raise ValueError(f"the loss fell for only {end} batches: start lower, or give more batches")
+    if end < 4:
+        raise ValueError(f"the loss fell for only {end} batches: start lower, or give more batches")
     skip = min(3, end - 2)   # the first values are hardly averaged
     return self.lrs[skip + int(np.argmin(np.gradient(self.smooth[:end])[skip:]))]
 
@@ -122,13 +126,16 @@ def plot(self:LRFinderCB, ax=None):
     if ax is None: ax = plt.subplots(figsize=(5, 2.8))[1]
     ax.plot(self.lrs, self.losses, '.', ms=3, color='tab:gray', label='loss of a batch')
     ax.plot(self.lrs, self.smooth, color='tab:blue', label='smoothed')
-    ax.axvline(self.suggestion, color='tab:orange', ls='--', label=f'suggestion {self.suggestion:.1e}')
-    ax.set(xscale='log', xlabel='learning rate', ylabel='loss', ylim=(.8*min(self.smooth), 2*self.smooth[0])); ax.legend()
+    ax.axvline(self.suggestion, color='tab:orange', ls='--',
+        label=f'suggestion {self.suggestion:.1e}')
+    ax.set(xscale='log', xlabel='learning rate', ylabel='loss',
+        ylim=(.8*min(self.smooth), 2*self.smooth[0]))
+    ax.legend()
     return ax
 
 # %% ../nbs/02f_schedules.ipynb #ebc67b94
 def lr_find(
-    model:nn.Module, # left exactly as it was; a `Learner` is tested with its own data, loss and optimiser
+    model:nn.Module, # left as it was; a `Learner` brings its own data, loss and optimiser
     dls:Mapping=None, # loaders; only 'train' is used
     start_lr:float=1e-5, # first learning rate, above 0
     gamma:float=1.3, # factor from batch to batch, above 1
@@ -138,17 +145,22 @@ def lr_find(
 )->LRFinderCB: # with `lrs`, `losses`, `smooth`, `suggestion` and `plot`
     "Learning-rate range test (Smith 2015)"
     check_lr(start_lr)
-    learn = model if isinstance(model, Learner) else TrainLearner(model, dls, F.cross_entropy, cbs=DeviceCB(), opt_func=torch.optim.AdamW)
+    learn = model if isinstance(model, Learner) else TrainLearner(model, dls, F.cross_entropy,
+        cbs=DeviceCB(), opt_func=torch.optim.AdamW)
     finder, before = LRFinderCB(gamma), dict(vars(learn))
     try:
-        with restoring(learn.model, learn.dls): learn.fit(n_epochs, cbs=[finder, *check_cbs(extra_cbs)], lr=start_lr)
+        with restoring(learn.model, learn.dls):
+            learn.fit(n_epochs, cbs=[finder, *check_cbs(extra_cbs)], lr=start_lr)
     finally:
         vars(learn).clear(); vars(learn).update(before)
     if plot: show_figure(finder.plot().figure)
     return finder
 
 # %% ../nbs/02f_schedules.ipynb #6c280e8b
-def _fast_cbs(fast): return [MixedPrecisionCB(), ChannelsLastCB()] if fast else []
+def _fast_cbs(fast): return [MixedPrecisionCB(), ChannelsLastCB(), FusedCB(), KeepMemoryCB()] if fast else []
+
+def _one_cycle(lr, steps):
+    return BatchSchedulerCB(lr_scheduler.OneCycleLR, max_lr=lr, total_steps=steps)
 
 def _steps(dls, cbs, n_epochs):
     pieces = next((cb.n for cb in cbs if isinstance(cb, GradientAccumulationCB)), 1)
@@ -163,19 +175,19 @@ def train_1cycle(
     *,
     dls:DataLoaders|None=None, # None: `fashion_mnist(512)`, shuffled by the seed last set
     opt_func:Callable=torch.optim.AdamW, # (parameters, lr) → optimiser
-    fast:bool=True, # `MixedPrecisionCB` and `ChannelsLastCB`
+    fast:bool=True, # `MixedPrecisionCB`, `ChannelsLastCB`, `FusedCB`, `KeepMemoryCB`
     device:str|None=None, # None: the best this machine has
     name:str|None=None, # of the record
     plot:bool=True, # draw the loss, in a notebook
-    resume:bool|str|Path=False, # go on where a `CheckpointCB` among `extra_cbs` left off; see `Learner.fit`
-)->tuple[RecorderCB,ActivationStatsCB]: # of learning rate and momentum; of the activations. `recorder.learn.record` is the run's record
-    "Train a classifier with a one-cycle schedule ([Smith and Topin](https://arxiv.org/abs/1708.07120)); prints the table"
-    check_lr(lr)
+    resume:bool|str|Path=False, # go on where a `CheckpointCB` left off; see `Learner.fit`
+)->tuple[RecorderCB,ActivationStatsCB]: # the first's `learn.record` is the run's record
+    "Train a classifier with one cycle ([Smith and Topin](https://arxiv.org/abs/1708.07120))"
+    check_lr(lr); extra = check_cbs(extra_cbs)
     if dls is None: dls = fashion_mnist(512, seed=torch.initial_seed(), device=device)
-    extra = check_cbs(extra_cbs)
-    sched = BatchSchedulerCB(lr_scheduler.OneCycleLR, max_lr=lr, total_steps=_steps(dls, extra, n_epochs))
+    sched = _one_cycle(lr, _steps(dls, extra, n_epochs))
     recorder, stats = RecorderCB(), ActivationStatsCB(mods=getattr(model, 'layers', None))
-    cbs = [DeviceCB(device), MetricsCB(MulticlassAccuracy()), ProgressCB(plot=plot), sched, recorder, stats, *_fast_cbs(fast)]
-    learn = TrainLearner(model, dls, F.cross_entropy, lr=lr, cbs=[*cbs, *extra, RecordCB(name, lr=lr)], opt_func=opt_func)
+    cbs = [DeviceCB(device), MetricsCB(MulticlassAccuracy()), ProgressCB(plot=plot), sched]
+    cbs += [recorder, stats, *_fast_cbs(fast), *extra, RecordCB(name, lr=lr)]
+    learn = TrainLearner(model, dls, F.cross_entropy, lr, cbs, opt_func)
     learn.fit(n_epochs, resume=resume)
     return recorder, stats

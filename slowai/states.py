@@ -55,8 +55,10 @@ def restoring(
 ):
     "Put back model, random states and loaders as they were, whatever happens inside"
     tensors = [(t, t.detach().clone()) for t in chain(model.parameters(), model.buffers())]
-    grads, modes = [(p, p.grad) for p in model.parameters()], [(m, m.training) for m in model.modules()]
-    gens = [(g, g.get_state()) for l in getattr(dls, 'loaders', {}).values() if (g := getattr(l, 'generator', None)) is not None]
+    grads, modes = ([(p, p.grad) for p in model.parameters()],
+        [(m, m.training) for m in model.modules()])
+    gens = [(g, g.get_state()) for l in getattr(dls, 'loaders', {}).values()
+        if (g := getattr(l, 'generator', None)) is not None]
     rng = random_states()
     for p in model.parameters(): p.grad = None   # a backward pass would add to the old one in place
     try: yield model
@@ -70,7 +72,7 @@ def restoring(
 
 # %% ../nbs/93_states.ipynb #38bdced8
 def current_names(
-    model:nn.Module, # parts of it may have a method `old_names`: the beginning of an old name → of today's
+    model:nn.Module, # parts may have a method `old_names`: beginning of an old name → today's
     named:Mapping, # by name of a parameter or buffer: weights, or what is said of them
 )->dict: # the same by today's names
     "What was kept under old names"
@@ -78,5 +80,6 @@ def current_names(
     for path, m in model.named_modules():
         at = f'{path}.' if path else ''
         for old,new in getattr(m, 'old_names', dict)().items():
-            for k in [k for k in out if k.startswith(at + old)]: out[at + new + k[len(at + old):]] = out.pop(k)
+            for k in [k for k in out if k.startswith(at + old)]:
+                out[at + new + k[len(at + old):]] = out.pop(k)
     return out

@@ -388,4 +388,5 @@ def tiny_imagenet_or_shapes(
 
 # %% ../nbs/03a_tiny_imagenet.ipynb #77385362
 tiny_mean, tiny_std = (.4802, .4481, .3975), (.2764, .2689, .2816)
-mean_color = tuple(round(255*o) for o in tiny_mean)   # fills what lies outside of a picture, and is 0 after normalisation
+# fills what lies outside of a picture, and is 0 after normalisation
+mean_color = tuple(round(255*o) for o in tiny_mean)

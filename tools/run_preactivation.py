@@ -4,7 +4,6 @@ Each takes some minutes; what is finished is in results/preact_answer.json and i
 moment and started again. On a CPU two parts side by side, with one thread each (OMP_NUM_THREADS=1), are faster than one part after the
 other: these networks are too small to share."""
 import argparse
-import os
 import re
 import sys
 from fnmatch import fnmatch
@@ -19,7 +18,6 @@ from slowai.records import load_records, save_record
 from slowai.tiny_imagenet import load_tiny_imagenet
 
 ROOT = Path(__file__).resolve().parent.parent
-KEEP = dict(MALLOC_MMAP_THRESHOLD_='4294967296', MALLOC_TRIM_THRESHOLD_='4294967296')   # as in the Makefile, which says why
 
 
 def arguments():
@@ -51,8 +49,6 @@ def todo(seeds, only, results, part='1/1'):
 
 def main():
     args = arguments()
-    if sys.platform == 'linux' and not KEEP.keys() & os.environ.keys():   # the allocator reads them when a process starts
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **KEEP})
     left = todo(args.seeds, args.only, args.results, args.part)
     try: sets = arena(load_tiny_imagenet(args.data))
     except DataError as e: sys.exit(f'run_preactivation: {e}')

@@ -4,7 +4,6 @@ Goes on from its newest checkpoint if there is one, prints a line for each epoch
 nbs/04_tiny_imagenet_preact.ipynb finds it. A run that is finished is not run again. Ctrl-C, SIGTERM and even a power cut lose at most some
 minutes; the weights at the end are the same to the last bit."""
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -22,7 +21,6 @@ from slowai.tiny_imagenet import load_tiny_imagenet
 from slowai.tiny_imagenet_preact import get_imagenet_dls, get_model, preprocess_and_trivial_augment
 
 ROOT = Path(__file__).resolve().parent.parent
-KEEP = dict(MALLOC_MMAP_THRESHOLD_='4294967296', MALLOC_TRIM_THRESHOLD_='4294967296')   # as in the Makefile, which says why
 
 
 def arguments():
@@ -60,8 +58,6 @@ def look_at_norms(args, name):
 
 def main():
     args = arguments()
-    if sys.platform == 'linux' and not KEEP.keys() & os.environ.keys():   # the allocator reads them when a process starts
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **KEEP})
     name = f'{args.arm}-activation, width {args.width:g}'
     key = name, args.seed, args.epochs, args.lr
     if args.norms:

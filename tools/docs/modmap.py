@@ -2,6 +2,8 @@
 import html
 import re
 
+from .symbols import ground_floor
+
 BOX, LANE, LINE, GAP, PAD = 262, 15, 18, 22, 8 # pixels: width of a box, between two lines, a line of text, between boxes, round the drawing
 CHARS = 32 # of a line of text in a box
 
@@ -66,6 +68,7 @@ def page(
     package, # the package's name
 ):
     "The map's page, as Quarto Markdown"
+    modules = sorted(modules, key=lambda m: not ground_floor(m.notebook))   # what everybody stands on comes first
     rows = [f"| [`{m.name}`](reference/{m.name}.qmd) | [{m.page}]({m.page}.ipynb) | {m.doc} | {', '.join(f'`{o}`' for o in m.imports)} |"
             for m in modules]
     return f"""---
@@ -74,7 +77,8 @@ description: What stands on what in {package}, and what each module is for
 ---
 
 Each box is one module of the package and leads to the page that builds it. The line that enters a box from
-the right comes from all modules that import it. Every line leads up, since a page uses only what earlier pages have built. Point at a
+the right comes from all modules that import it. Every line leads up, since a page uses only what earlier pages have built; the ground
+floor, small tools that every page may use, stands at the top. Point at a
 box to see what it imports.
 
 ```{{=html}}

@@ -52,6 +52,13 @@ class Module:
     imports: list[str] # names of the modules of this package that it imports
 
 
+def ground_floor(
+    notebook, # a notebook's file name
+):
+    "Is it one of the pages that every other may use, numbered from 90?"
+    return Path(notebook).name[:1] == '9'
+
+
 def page_name(
     notebook, # a notebook's file name
 ):
