@@ -103,6 +103,7 @@ def save_run(
     write_atomically(out/'loss.png', png.getvalue())
     write_atomically(out/'metrics.json', json.dumps(learn.record, indent=1) + '\n')
     save_model(Classifier.of(learn, model, args=args), out)
+    print(f'wrote metrics.json, loss.png and model.safetensors to {out}')
 
 # %% ../nbs/14_cli.ipynb #ea246426
 class AugmentationCB(Callback):
@@ -172,7 +173,6 @@ def train_command(
     cbs = [*team_cbs(processes, timeout=timeout), CheckpointCB(out/'checkpoints', regroup=regroup)]
     learn = _fit(dls, model, net, cbs, n_epochs=epochs, lr=lr, device=device, resume=resume)
     if is_first(): save_run(out, learn, model, args)
-    print(f'wrote metrics.json, loss.png and model.safetensors to {out}')
 
 # %% ../nbs/14_cli.ipynb #fefef7d0
 slowai_train = call_parse(one_line_errors(as_team(train_command, 'slowai_train'), 'slowai_train'))

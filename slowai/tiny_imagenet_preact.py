@@ -21,14 +21,14 @@ from fastcore.basics import patch
 from torch import nn
 from torch.nn import init
 
-# %% ../nbs/04_tiny_imagenet_preact.ipynb #799c9ad1
+# %% ../nbs/04_tiny_imagenet_preact.ipynb #438697d2
 from .augment import pad_crop_flip, random_erasing, trivial_augment
 from .batches import DataLoaders, Normalize
 from .checks import check_count
 from .conv import default_device
 from .hooks import Hook
 from .learner import Callback
-from .norms import evaluate, set_eval_mode
+from .norms import evaluate, refresh_norms, set_eval_mode
 from .resnet import Conv, GeneralReLU, ResidualConvBlock, init_leaky_weights
 from .schedules import train_1cycle
 from .states import restoring
@@ -284,13 +284,15 @@ def stream_stats(
 
 # %% ../nbs/04_tiny_imagenet_preact.ipynb #4069b9f9
 class StreamCB(Callback, order=45):
-    "After each evaluation: the stream by stage, and some images with either kind of statistics"
+    "After each evaluation: the stream by stage, and some images with each kind of statistics"
     saved = ('rows',)
     def __init__(self,
         n_batches:int=4, # batches of the evaluation split to look at
+        n_refresh:int=8, # training batches to measure the norms anew with, on a copy; 0: leave it out
     ):
         check_count('n_batches', n_batches)
-        self.n_batches,self.rows = n_batches,[]
+        if n_refresh != 0: check_count('n_refresh', n_refresh)
+        self.n_batches,self.n_refresh,self.rows = n_batches,n_refresh,[]
     def before_fit(self, learn): self.rows = []
     def after_epoch(self, learn):
         if learn.training: return
@@ -300,4 +302,9 @@ class StreamCB(Callback, order=45):
         row = dict(epoch=learn.epoch, stages=stream_stats(learn.model, x))
         for k,batch_stats in (('running', False), ('batch', True)):
             row[k] = evaluate(learn.model, batches, batch_stats, bf16=bf16)
+        if self.n_refresh: row['refreshed'] = self._anew(learn, batches, bf16)
         self.rows.append(row)
+    def _anew(self, learn, batches, bf16):
+        with restoring(learn.model, learn.dls):
+            refresh_norms(learn.model, learn.dls['train'], self.n_refresh, bf16)
+            return evaluate(learn.model, batches, bf16=bf16)

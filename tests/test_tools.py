@@ -369,3 +369,19 @@ def test_runner_of_the_answer_says_what_is_wrong(tmp_path, runner, run):
     where = ['--results', out, '--data', tmp_path/'nowhere']
     res = run(sys.executable, ROOT/'tools/run_preactivation.py', *where, cwd=tmp_path, ok=False, PYTHONPATH=str(ROOT))
     assert res.returncode and 'nowhere' in res.stderr and 'Traceback' not in res.stderr and not out.exists()
+
+
+def test_the_full_size_list_goes_its_whole_way_at_a_tiny_size(tmp_path, run):
+    tool, there = ROOT/'tools/run_full_size.py', tmp_path/'try.json'
+    def call(*more, ok=True):
+        return run(sys.executable, tool, *more, cwd=tmp_path, ok=ok, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1')
+    few = '--try', '--results', there, '--only', '*start and order*', 'repaired, full size'
+    first = call(*few)
+    records = json.loads(there.read_text())
+    assert len(records) == 3 and 'All 3 runs are finished' in first.stdout
+    assert {o['recipe']['init'] for o in records} == {'leaky', 'kaiming'} and all(o['recipe']['epochs'] == 1 for o in records)
+    before = there.read_bytes()
+    assert 'held-out' not in call(*few).stdout and there.read_bytes() == before    # what is finished is not run again
+    assert '1 runs are left' in call(*few[:3], '--only', 'post, full size', '--minutes', '-1').stdout
+    assert 'H100-class' in (said := call('--estimate').stdout) and len(said.splitlines()) > 10
+    assert '--results' in call('--try', ok=False).stderr and 'none of' in call('--only', 'nobody', ok=False).stderr
