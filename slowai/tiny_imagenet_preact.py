@@ -304,7 +304,10 @@ class StreamCB(Callback, order=45):
             row[k] = evaluate(learn.model, batches, batch_stats, bf16=bf16)
         if self.n_refresh: row['refreshed'] = self._anew(learn, batches, bf16)
         self.rows.append(row)
-    def _anew(self, learn, batches, bf16):
-        with restoring(learn.model, learn.dls):
-            refresh_norms(learn.model, learn.dls['train'], self.n_refresh, bf16)
-            return evaluate(learn.model, batches, bf16=bf16)
+
+# %% ../nbs/04_tiny_imagenet_preact.ipynb #4d1e19dd
+@patch
+def _anew(self:StreamCB, learn, batches, bf16):
+    with restoring(learn.model, learn.dls):
+        refresh_norms(learn.model, learn.dls['train'], self.n_refresh, bf16)
+        return evaluate(learn.model, batches, bf16=bf16)
