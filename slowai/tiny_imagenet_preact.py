@@ -288,7 +288,7 @@ class StreamCB(Callback, order=45):
     saved = ('rows',)
     def __init__(self,
         n_batches:int=4, # batches of the evaluation split to look at
-        n_refresh:int=8, # training batches to measure the norms anew with, on a copy; 0: leave it out
+        n_refresh:int=8, # training batches to measure the norms anew with; 0: don't
     ):
         check_count('n_batches', n_batches)
         if n_refresh != 0: check_count('n_refresh', n_refresh)
