@@ -84,7 +84,6 @@ class Team:
     def agree(self, *ns): return ns   # of each number, the largest that one of them says
     def on_first(self, f, *args): return f(*args)     # the first does it; what comes of it, all get
     def own_dice(self): pass                          # from here on, each throws other dice
-    def own_dice(self): pass                          # from here on, each throws other dice
 
 # %% ../nbs/02_learner.ipynb #a574ad85
 def check_cbs(cbs):

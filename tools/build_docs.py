@@ -55,7 +55,7 @@ def sidebar(
     d = named(yaml.safe_load(text))
     pages = d['website']['sidebar']['contents']
     ground = [site.names.get(o.name, o.name) for o in site.notebooks if ground_floor(o.name)]
-    if ground: pages[:] = [o for o in pages if o not in ground] + [{'section': 'The ground floor', 'contents': ground}]
+    pages[:] = [o for o in pages if o not in ground] + ground   # a second section would be a second landmark without a name
     if ref: d['website']['sidebar']['contents'].append({'section': 'Reference', 'contents': ['map.qmd', *(f"reference/{o}" for o in ref)]})
     return yaml.safe_dump(d, sort_keys=False)
 

@@ -125,7 +125,7 @@ const images = page => page.evaluate(() => {
 
 const tables = page => page.evaluate(() => [...document.querySelectorAll('main table:not([role=presentation])')].flatMap((o, i) => {
   const name = `table ${i + 1} (${o.innerText.trim().slice(0, 30).replace(/\s+/g, ' ')})`;
-  const full = [...o.rows].filter(r => [...r.cells].some(c => c.innerText.trim() || c.querySelector('img, svg, input')));
+  const full = [...o.rows].filter(r => [...r.cells].some(c => c.textContent.trim() || c.querySelector('img, svg, input')));
   return [...(full.length < 2 ? [`${name} has no rows`] : []), ...(o.querySelector('th') ? [] : [`${name} has no header cells`])];
 }));
 
