@@ -16,7 +16,7 @@ from docs import modmap, reference
 from docs.finish import broken, localise, named, notebooks, pictures, undate
 from docs.links import Links
 from docs.pages import notebook_page, relink
-from docs.symbols import ground_floor, page_name, read_package
+from docs.symbols import page_name, read_package
 from nbdev.config import get_config
 from nbdev.doclinks import nbglob
 from nbdev.quarto import nbdev_sidebar, refresh_quarto_yml
@@ -53,9 +53,6 @@ def sidebar(
         if isinstance(o, dict): return {k: named(v) for k, v in o.items()}
         return [named(x) for x in o] if isinstance(o, list) else site.names.get(o, o)
     d = named(yaml.safe_load(text))
-    pages = d['website']['sidebar']['contents']
-    ground = [site.names.get(o.name, o.name) for o in site.notebooks if ground_floor(o.name)]
-    pages[:] = [o for o in pages if o not in ground] + ground   # a second section would be a second landmark without a name
     if ref: d['website']['sidebar']['contents'].append({'section': 'Reference', 'contents': ['map.qmd', *(f"reference/{o}" for o in ref)]})
     return yaml.safe_dump(d, sort_keys=False)
 
