@@ -38,7 +38,7 @@ _sha256 = {
 
 # %% ../nbs/00a_fashion.ipynb #e8a067cc
 def _debian():
-    "The folder of Debian's package: where one of the system's data folders, $XDG_DATA_DIRS, has it"
+    "The folder of Debian's package: where one of the system's data folders, XDG_DATA_DIRS, has it"
     dirs = (os.environ.get('XDG_DATA_DIRS') or '/usr/local/share:/usr/share').split(':')
     places = [Path(o)/'datasets'/'fashion-mnist' for o in dirs]
     return next((o for o in places if o.is_dir()), places[-1])
