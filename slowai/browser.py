@@ -6,7 +6,7 @@
 __all__ = ['engine_version', 'slowai_demo', 'map_layers', 'WithMaps', 'onnx_with_maps', 'demo_manifest', 'get_engine',
            'copy_page', 'make_demo', 'demo_command']
 
-# %% ../nbs/12_browser.ipynb #3cd64f50
+# %% ../nbs/12_browser.ipynb #8e0add34
 import hashlib
 import json
 import shutil
@@ -20,15 +20,15 @@ from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
-# %% ../nbs/12_browser.ipynb #fc391682
+# %% ../nbs/12_browser.ipynb #ef0883ed
 import torch
-from fastcore.script import Param, call_parse
 from PIL import __version__ as pil_version
+from fastcore.script import Param, call_parse
 from torch import nn
 
-# %% ../nbs/12_browser.ipynb #44f1e753
+# %% ../nbs/12_browser.ipynb #8b595d52
 from .checks import DataError, one_line_errors
-from .export import Deployed
+from .export import Deployed, without_notes
 from .files import cache_folder, write_atomically
 from .hooks import Hook
 from .inference import Classifier, load_model
@@ -94,15 +94,6 @@ def _same(raw, module, pictures, atol=1e-3):
         if not off <= (1e-4 if k == 0 else atol):
             raise RuntimeError(f"ONNX: output {k} is off by {off:.2g} of its size")
 
-# %% ../nbs/12_browser.ipynb #32895bc0
-def _bare(graph_file):
-    "Without the exporter's notes: they name files of the machine that it ran on"
-    graph = graph_file.graph
-    for o in (graph_file, graph, *graph.node, *graph.value_info, *graph.initializer):
-        for field in ('metadata_props', 'doc_string'): o.ClearField(field)
-    graph.ClearField('value_info')
-    return graph_file
-
 # %% ../nbs/12_browser.ipynb #2bf51cc2
 def onnx_with_maps(
     clf:Classifier, # left as it was
@@ -119,7 +110,7 @@ def onnx_with_maps(
     outputs = ['probabilities', *(f'maps{i}' for i in range(len(layers)))]
     program = torch.onnx.export(module, (pictures,), dynamo=True, verbose=False,
         input_names=['pictures'], output_names=outputs)
-    raw = _bare(program.model_proto).SerializeToString()
+    raw = without_notes(program.model_proto).SerializeToString()
     _same(raw, module, pictures)
     return raw
 
