@@ -63,17 +63,19 @@ def play_hub(
     mute:bool=False, # take calls and never answer
 ):
     "A hub on this machine, for tests: the server, with its `url` and what it was `asked`"
+    from huggingface_hub import constants   # reads $HF_HUB_OFFLINE when it is imported, not when it is asked
     server = ThreadingHTTPServer(('127.0.0.1', 0), _Hub)
     server.folder,server.revision,server.asked,server.url = (Path(folder),revision,[],
         f'http://127.0.0.1:{server.server_port}')
     if not mute: Thread(target=server.serve_forever, daemon=True).start()
-    names = ('HF_ENDPOINT', 'HF_HUB_OFFLINE', 'no_proxy')
-    was, direct = ({k: os.environ.get(k) for k in names},
-        os.environ.get('no_proxy') or os.environ.get('NO_PROXY') or '')
+    was = {k: os.environ.get(k) for k in ('HF_ENDPOINT', 'HF_HUB_OFFLINE', 'no_proxy')}
+    direct = os.environ.get('no_proxy') or os.environ.get('NO_PROXY') or ''
+    forbidden, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, False
     # no proxy between us and ourselves
     os.environ.update(HF_ENDPOINT=server.url, HF_HUB_OFFLINE='0', no_proxy=f'{direct},127.0.0.1')
     try: yield server
     finally:
+        constants.HF_HUB_OFFLINE = forbidden
         for k,v in was.items(): os.environ.pop(k) if v is None else os.environ.update({k: v})
         if not mute: server.shutdown()
         server.server_close()
