@@ -63,7 +63,7 @@ def play_hub(
     mute:bool=False, # take calls and never answer
 ):
     "A hub on this machine, for tests: the server, with its `url` and what it was `asked`"
-    from huggingface_hub import constants   # reads $HF_HUB_OFFLINE when it is imported, not when it is asked
+    from huggingface_hub import constants   # reads $HF_HUB_OFFLINE on import, not when it is asked
     server = ThreadingHTTPServer(('127.0.0.1', 0), _Hub)
     server.folder,server.revision,server.asked,server.url = (Path(folder),revision,[],
         f'http://127.0.0.1:{server.server_port}')
