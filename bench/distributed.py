@@ -17,8 +17,9 @@ import torch.distributed as dist
 import torch.nn.functional as F
 
 from slowai.batches import shapes_dls
-from slowai.distributed import AccelerateCB, launch
+from slowai.distributed import AccelerateCB
 from slowai.files import write_atomically
+from slowai.launch import launch
 from slowai.learner import Callback, DeviceCB, TrainLearner
 from slowai.resnet import DeeperCNN, ResidualConvBlock
 from slowai.states import set_seed

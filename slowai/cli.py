@@ -22,9 +22,10 @@ from .batches import DataLoaders, Normalize, fashion_mnist, shapes_dls
 from .checkpoint import CheckpointCB
 from .checks import check_count, check_lr, one_line_errors, pick
 from .files import write_atomically
-from .distributed import as_team, is_first, team_cbs
+from .distributed import team_cbs
 from .folders import Augment, image_folder_dls
 from .inference import Classifier, save_model
+from .launch import as_team, is_first
 from .learner import Callback, ProgressCB, TrainLearner
 from .networks import build_model
 from .own import nfs_for

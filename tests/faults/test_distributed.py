@@ -321,7 +321,7 @@ def test_accelerate_that_starts_one_and_says_nothing(tmp_path):
 
 def launched(name, **kwargs):
     "Two processes through `launch`, and what it says of them"
-    code = f"""import sys; from slowai.distributed import launch
+    code = f"""import sys; from slowai.launch import launch
 sys.exit(launch([sys.executable, {str(HERE/'distributed_child.py')!r}, {name!r}, {json.dumps(kwargs)!r}], 2, grace=5))"""
     return shell('-c', code)
 
@@ -342,7 +342,7 @@ def test_the_launcher_ends_those_who_wait(tmp_path):
 def test_kill_9_of_the_whole_job(tmp_path):
     "The launcher is gone at once; its processes end in good order, and the run goes on"
     args = json.dumps(dict(out=str(tmp_path/'a'), folder=str(tmp_path/'c'), flag=str(tmp_path/'flag')))
-    code = f"""import sys; from slowai.distributed import launch
+    code = f"""import sys; from slowai.launch import launch
 launch([sys.executable, {str(HERE/'distributed_child.py')!r}, 'waiting', {args!r}], 2)"""
     p = subprocess.Popen([sys.executable, '-c', code], env={**os.environ, **SETTINGS}, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     while not (tmp_path/'flag.up').exists(): time.sleep(.05)
