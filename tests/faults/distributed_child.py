@@ -1,17 +1,22 @@
 """What each process of a team does in the tests of `slowai.distributed`, by name; see `teams.py`.
 
 Every process has one thread, and finds the others through the variables that a launcher would set."""
+import importlib
 import os
+import sys
 import time
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
+import slowai.distributed
 from slowai.batches import shapes_dls
-from slowai.best import EMACB, BestModelCB
+from slowai.best import EMACB, BestModelCB, EarlyStopCB
 from slowai.checkpoint import CheckpointCB
+from slowai.cli import slowai_train
 from slowai.distributed import AccelerateCB
 from slowai.learner import (
     Callback,
@@ -27,8 +32,9 @@ from slowai.learner import (
 from slowai.records import RecordCB
 from slowai.schedules import BatchSchedulerCB
 from slowai.states import set_seed
-from slowai.steps import GradientAccumulationCB, GradientClipCB
+from slowai.steps import GradientAccumulationCB, GradientClipCB, MixedPrecisionCB
 from slowai.streams import ParquetStream, SizedParquetStream
+from slowai.tiny_imagenet_preact import get_model
 
 
 class At(Callback):
@@ -77,6 +83,57 @@ def fit(net, out=None, cbs=(), bs=20, n_train=230, n_test=61, n_epochs=2, lr=.01
 def same_loss(out, norm=False, pieces=1, team=True, n_epochs=5, **kwargs):
     set_seed(0)
     fit(plain(norm), out, [GradientAccumulationCB(pieces), GradientClipCB(1.)]*(pieces > 1), n_epochs=n_epochs, team=team, **kwargs)
+
+
+def exchanges(out, pieces):
+    "How often gradients were exchanged, and how many steps there were"
+    team, seen = AccelerateCB(timeout=30), []
+    def counted(group, bucket): seen.append(bucket.index()); return allreduce_hook(group, bucket)
+    def wrapped(model, wrap=team.wrapped):
+        ddp = wrap(model)
+        ddp.register_comm_hook(torch.distributed.group.WORLD, counted)
+        return ddp
+    team.wrapped = wrapped
+    learn = fit(plain(), cbs=[GradientAccumulationCB(pieces)], team=team)
+    torch.save((len(seen), team.steps, len(learn.dls['train'])), f'{out}.{learn.team.rank}')
+
+
+def bf16(out, by_accelerate, pieces=1):
+    set_seed(0)
+    ours, theirs = AccelerateCB(timeout=30, mixed_precision='bf16'), [MixedPrecisionCB(True)]
+    learn = fit(plain(), out, [*([] if by_accelerate else theirs), GradientAccumulationCB(pieces)], team=ours if by_accelerate else False)
+    torch.save(dict(torch.load(f'{out}.{learn.team.rank}'), bf16=learn.record['recipe']['bf16']), f'{out}.{learn.team.rank}')
+
+
+def gloo_threads():
+    "How many of gloo's threads this process has (Linux)"
+    return [(o/'comm').read_text().strip() for o in Path('/proc/self/task').iterdir()].count('pt_gloo_runloop')
+
+
+def orderly(out):
+    "What is left of the group that spoke last when the process has let go of the others"
+    team = AccelerateCB(timeout=30)
+    learn = fit(plain(), team=team, n_epochs=1)
+    before = gloo_threads()
+    team.close()
+    torch.save((before, gloo_threads(), torch.distributed.is_initialized()), f'{out}.{learn.team.rank}')
+
+
+def early(out):
+    "Only one process looks at the evaluation, and has seen enough after two epochs"
+    class Impatient(EarlyStopCB):
+        def improved(self, learn): self.best_epoch = 0; return learn.epoch == 0
+        def after_epoch(self, learn):
+            if learn.team.rank: super().after_epoch(learn)
+    fit(plain(), out, [Impatient(patience=1)], n_epochs=5)
+
+
+def without_accelerate(out):
+    "As where it isn't installed: the module can be imported, the command says what is missing"
+    for k in [k for k in sys.modules if k.split('.')[0] == 'accelerate']: del sys.modules[k]
+    sys.modules['accelerate'] = None
+    importlib.reload(slowai.distributed).AccelerateCB(2)
+    slowai_train('shapes', 'cnn', 1, out=out, processes=2)
 
 
 # Checkpoints and faults
@@ -128,6 +185,13 @@ class Unused(nn.Module):
     def forward(self, x): return self.used(x.flatten(1))
 
 
+def reference(out):
+    "The reference's pre-activation network, as published"
+    data = torch.utils.data.TensorDataset(torch.randn(4, 3, 64, 64), torch.arange(4))
+    TrainLearner(get_model(.25), dict(train=torch.utils.data.DataLoader(data, 4)), F.cross_entropy,
+        cbs=[AccelerateCB(timeout=30), DeviceCB('cpu')]).fit(1, valid=False)
+
+
 def unused(out, find=False): fit(Unused(), out, team=AccelerateCB(timeout=30, find_unused_parameters=find), n_epochs=1)
 
 
@@ -142,10 +206,6 @@ def too_late(out, wait): fit(plain(), out, timeout=wait)
 def hanging(out, timeout):
     "One process stands still in a batch"
     fit(plain(), out, [At(lambda learn: time.sleep(60), 1, batch=2)], timeout=timeout)
-
-
-def busy_elsewhere(out):
-    fit(plain(), out, [At(lambda learn: time.sleep(100), 0, batch=2), At(kill, 1, batch=2)])
 
 
 def waiting(out, folder, flag):
@@ -202,6 +262,5 @@ def stream(out, files, bs=8, block=18, sized=True, team=True, n_epochs=2, checkp
 
 if __name__ == '__main__':
     import json
-    import sys
     name, kwargs = sys.argv[1], json.loads(sys.argv[2])
     globals()[name](**kwargs)

@@ -39,7 +39,7 @@ def start(name, folder, *args, size=2, ranks=None, port=None, **kwargs):
     before, port = {k: os.environ.get(k) for k in SETTINGS}, port or free_port()
     os.environ.update(SETTINGS)
     try:
-        context.set_forkserver_preload(['faults_child', 'distributed_child'])
+        context.set_forkserver_preload(['teams', 'faults_child', 'accelerate'])   # what each of them would import
         ps = []
         for r in range(size) if ranks is None else ranks:
             env = dict(RANK=str(r), LOCAL_RANK=str(r), WORLD_SIZE=str(size), LOCAL_WORLD_SIZE=str(size), MASTER_ADDR='127.0.0.1',

@@ -16,7 +16,11 @@ import torch
 from runs import SETTINGS
 from teams import finish, start, team
 
-TERM = int(signal.SIGTERM)
+from slowai.tiny_imagenet_preact import get_model, unused_parameters
+
+HERE = Path(__file__).parent
+RUN = '--data shapes --model cnn --epochs 1 --bs 256 --seed 3 --device cpu --out'.split()
+LAUNCH = 'accelerate.commands.launch --num_machines 1 --mixed_precision no --dynamo_backend no --num_processes 2'.split()
 
 
 def ok(res):
@@ -55,6 +59,21 @@ def test_three_processes(tmp_path):
     three = ok(team('same_loss', tmp_path/'three', size=3, n_epochs=1))
     np.testing.assert_allclose(three[0]['losses'], one['losses'], rtol=2e-5)
     assert [r['accuracy'] for r in three[2]['history']] == [r['accuracy'] for r in one['history']]
+
+
+@pytest.mark.parametrize('pieces', [1, 3])
+def test_gradients_are_exchanged_only_where_a_step_is_taken(tmp_path, pieces):
+    for exchanged, steps, batches in ok(team('exchanges', tmp_path, pieces)):
+        assert exchanged == steps == 2*-(-batches//pieces) and batches == 12
+
+
+def test_bf16_by_accelerate(tmp_path):
+    "One process with our own mixed precision is the measure"
+    one, = ok(team('bf16', tmp_path/'one', False, size=1))
+    two = ok(team('bf16', tmp_path/'two', True))
+    assert all(o['bf16'] for o in (one, *two)) and two[0]['losses'] == two[1]['losses']
+    np.testing.assert_allclose(two[0]['losses'], one['losses'], rtol=.02)
+    assert all(torch.equal(a, b) for a, b in zip(two[0]['model'].values(), two[1]['model'].values(), strict=True))
 
 
 def test_one_speaks(tmp_path):
@@ -104,9 +123,10 @@ def test_kill_9(tmp_path, place):
     assert_same(again)
 
 
-def test_sigterm_for_one_stops_all(tmp_path):
-    res = team('signalled', tmp_path/'a', f'{tmp_path}/checkpoints', rank=1, signum=TERM, epoch=1, batch=5, order=100)
-    assert [o.code for o in res] == [143, 143], [o.said for o in res]
+@pytest.mark.parametrize('signum,code', [(signal.SIGTERM, 143), (signal.SIGINT, 1)])
+def test_a_signal_for_one_stops_all(tmp_path, signum, code):
+    res = team('signalled', tmp_path/'a', f'{tmp_path}/checkpoints', rank=1, signum=int(signum), epoch=1, batch=5, order=100)
+    assert [o.code for o in res] == [code, code], [o.said for o in res]
     assert_same(team('full', tmp_path/'b', f'{tmp_path}/checkpoints'))
 
 
@@ -167,6 +187,11 @@ def test_one_stops_early(tmp_path, place, rank):
     assert a['history'] == b['history']
 
 
+def test_early_stop_decided_by_one(tmp_path):
+    a, b = ok(team('early', tmp_path))
+    assert a['history'] == b['history'] and len(a['history']) == 4   # training and evaluation, twice
+
+
 def test_one_leaves_a_batch(tmp_path):
     a, b = ok(team('raises', tmp_path, 'batch', event='after_loss', batch=4))
     assert all(torch.equal(v, b['model'][k]) for k, v in a['model'].items())
@@ -198,10 +223,26 @@ def test_data_that_one_cannot_read(tmp_path):
 def test_unused_parameters(tmp_path):
     for o in team('unused', tmp_path/'a'):
         assert o.code == 1 and 'model: the forward pass never uses spare.weight, spare.bias' in o.said and 'find_unused' in o.said
+    names = list(unused_parameters(get_model(.25), torch.zeros(2, 3, 64, 64)))
+    for o in team('reference', tmp_path/'c'):
+        assert o.code == 1 and f"never uses {', '.join(names[:6])} and {len(names) - 6} more, and all" in o.said
     ok(team('unused', tmp_path/'b', find=True))
 
 
+@pytest.mark.skipif(sys.platform != 'linux', reason='counts threads in /proc')
+def test_they_let_go_of_each_other(tmp_path):
+    "A thread that still puts away the last message when the interpreter goes ends its process by SIGABRT"
+    for before, after, left in ok(team('orderly', tmp_path)): assert after < before and not left
+
+
 # ---- one of them is missing
+
+def test_without_accelerate(tmp_path):
+    "It is an extra: one line says so, at the time of use"
+    res, = team('without_accelerate', tmp_path, size=1)
+    assert res.code == 2
+    assert res.said == 'slowai_train: several processes need Hugging Face Accelerate: pip install slowai[distributed]\n'
+
 
 def test_alone_by_mistake(tmp_path):
     res, = team('alone', tmp_path/'a', size=1)
@@ -248,8 +289,8 @@ def parquet(folder, sizes):
     return files
 
 
-@pytest.mark.parametrize('sizes', [(30, 30), (41, 13), (20, 21, 12), (17, 0)], ids=str)   # by file, uneven, by picture, one has nothing
-@pytest.mark.parametrize('sized', [True, False])
+@pytest.mark.parametrize('sizes,sized', [((30, 30), True), ((41, 13), False), ((41, 13), True), ((20, 21, 12), False), ((17, 0), True)],
+    ids=str)   # by file, uneven (of known length, and not), by picture, one has nothing
 def test_stream_every_picture_once(tmp_path, sizes, sized):
     files = parquet(tmp_path, sizes)
     two = ok(team('stream', tmp_path/'two', files, sized=sized))
@@ -280,10 +321,6 @@ def test_stream_goes_on_at_the_picture(tmp_path, size):
 
 # ---- ways in
 
-HERE = Path(__file__).parent
-COMMAND = ['-c', 'from slowai.cli import slowai_train; slowai_train()']
-RUN = '--data shapes --model cnn --epochs 1 --bs 256 --seed 3 --device cpu --out'.split()
-LAUNCH = 'accelerate.commands.launch --num_machines 1 --mixed_precision no --dynamo_backend no --num_processes 2'.split()
 WAYS = {
     'accelerate launch': [*LAUNCH, '--multi_gpu', '--main_process_port', '0'],
     'torchrun': ['torch.distributed.run', '--standalone', '--nproc_per_node', '2'],
@@ -331,12 +368,6 @@ def test_the_launcher_names_who_was_killed(tmp_path):
     r = launched('killed', out=str(tmp_path/'out'), folder=str(tmp_path/'c'), rank=1, epoch=0, batch=7)
     assert r.returncode == 137 and r.stderr.strip().endswith('process 1 of 2 was ended by SIGKILL; the job has ended')
     assert time.monotonic() - t < 60
-
-
-def test_the_launcher_ends_those_who_wait(tmp_path):
-    "One process is killed while the other is busy elsewhere"
-    r = launched('busy_elsewhere', out=str(tmp_path/'out'))
-    assert r.returncode == 137 and 'process 1 of 2 was ended by SIGKILL' in r.stderr
 
 
 def test_kill_9_of_the_whole_job(tmp_path):
