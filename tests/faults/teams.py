@@ -9,7 +9,7 @@ from typing import NamedTuple
 import distributed_child
 import pytest
 import torch
-from runs import SETTINGS
+from runs import LIMIT, SETTINGS
 
 context = multiprocessing.get_context('forkserver')
 
@@ -53,7 +53,7 @@ def start(name, folder, *args, size=2, ranks=None, port=None, **kwargs):
             else: os.environ[k] = v
 
 
-def finish(ps, folder, timeout=60):
+def finish(ps, folder, timeout=LIMIT):
     "Wait for all of them; what became of each"
     until, res = time.monotonic() + timeout, []
     for p in ps: p.join(max(0, until - time.monotonic()))
@@ -67,6 +67,6 @@ def finish(ps, folder, timeout=60):
     return res
 
 
-def team(name, folder, *args, timeout=60, **kwargs):
+def team(name, folder, *args, timeout=LIMIT, **kwargs):
     "Run `distributed_child.<name>` as a team, to its end"
     return finish(start(name, folder, *args, **kwargs), folder, timeout)

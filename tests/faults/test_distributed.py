@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from runs import SETTINGS
+from runs import LIMIT, SETTINGS
 from teams import finish, start, team
 
 from slowai.tiny_imagenet_preact import get_model, unused_parameters
@@ -114,9 +114,8 @@ PLACES = {
 
 @pytest.mark.parametrize('place', PLACES.values(), ids=PLACES)
 def test_kill_9(tmp_path, place):
-    t = time.monotonic()
     res = team('killed', tmp_path/'a', f'{tmp_path}/checkpoints', **place)
-    assert time.monotonic() - t < 40
+    assert not any('in vain' in o.said for o in res)   # nobody has waited: the loss is noticed at once
     assert [o.code for o in res].count(-9) == (1 if 'rank' in place else 2) and all(o.code for o in res)
     again = team('full', tmp_path/'b', f'{tmp_path}/checkpoints')
     assert 'going on from epoch' in again[0].said
@@ -257,7 +256,7 @@ def test_one_never_arrives(tmp_path):
     t = time.monotonic()
     res, = team('too_late', tmp_path, ranks=[0], wait=10)
     assert res.code == 1 and 'timeout: process 0 of 2 has waited 10 s' in res.said
-    assert 9 < time.monotonic() - t < 40
+    assert time.monotonic() - t > 9
 
 
 def test_one_hangs(tmp_path):
@@ -329,7 +328,7 @@ WAYS = {
 
 def shell(*args, **env):
     env = {**{k: v for k, v in os.environ.items() if k != 'IN_TEST'}, **SETTINGS, **env}
-    return subprocess.run([sys.executable, *map(str, args)], capture_output=True, text=True, env=env, timeout=120)
+    return subprocess.run([sys.executable, *map(str, args)], capture_output=True, text=True, env=env, timeout=LIMIT)
 
 
 def script(tmp_path):
@@ -364,10 +363,9 @@ sys.exit(launch([sys.executable, {str(HERE/'distributed_child.py')!r}, {name!r},
 
 
 def test_the_launcher_names_who_was_killed(tmp_path):
-    t = time.monotonic()
     r = launched('killed', out=str(tmp_path/'out'), folder=str(tmp_path/'c'), rank=1, epoch=0, batch=7)
     assert r.returncode == 137 and r.stderr.strip().endswith('process 1 of 2 was ended by SIGKILL; the job has ended')
-    assert time.monotonic() - t < 60
+    assert 'in vain' not in r.stderr
 
 
 def test_kill_9_of_the_whole_job(tmp_path):
