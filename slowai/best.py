@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 
 # %% ../nbs/02d_best.ipynb #f29f9ca0
 from .learner import Callback, CancelFitException
+from .states import bare, load_weights, weights_of
 
 # %% ../nbs/02d_best.ipynb #7fadfc9d
 class _Monitor(Callback, order=50):
@@ -56,9 +57,9 @@ class BestModelCB(_Monitor):
     saved,state = ('best', 'best_epoch', 'state'),None
     def after_epoch(self, learn):
         if not learn.training and self.improved(learn):
-            self.state = deepcopy(learn.model.state_dict())
+            self.state = deepcopy(weights_of(learn.model))
     def cleanup_fit(self, learn):
-        if self.best is not None: learn.model.load_state_dict(self.state)
+        if self.best is not None: load_weights(learn.model, self.state)
 
 # %% ../nbs/02d_best.ipynb #0b2c0d7e
 class EMACB(Callback, order=-15):
@@ -90,12 +91,12 @@ def mix(self:EMACB, averaged, current, n):
 # %% ../nbs/02d_best.ipynb #001ca902
 @patch
 def before_fit(self:EMACB, learn):
-    self.averaged = AveragedModel(learn.model, multi_avg_fn=self.mix, use_buffers=True)
+    self.averaged = AveragedModel(bare(learn.model), multi_avg_fn=self.mix, use_buffers=True)
 
 @patch
 def after_step(self:EMACB, learn):
     if learn.epoch < self.start: return
-    with torch.no_grad(): self.averaged.update_parameters(learn.model)
+    with torch.no_grad(): self.averaged.update_parameters(bare(learn.model))
 
 @patch
 def before_epoch(self:EMACB, learn):
@@ -109,4 +110,4 @@ def cleanup_epoch(self:EMACB, learn):
 @patch
 def cleanup_fit(self:EMACB, learn):
     if self.evaluate and self.averaged is not None and self.averaged.n_averaged:
-        learn.model.load_state_dict(self.averaged.module.state_dict())
+        load_weights(learn.model, weights_of(self.averaged))

@@ -29,7 +29,7 @@ from torch import nn
 # %% ../nbs/12_browser.ipynb #8b595d52
 from .checks import DataError, one_line_errors
 from .export import Deployed, without_notes
-from .files import cache_folder, write_atomically
+from .files import as_path, cache_folder, write_atomically
 from .hooks import Hook
 from .inference import Classifier, load_model
 from .pictures import open_picture, picture_suffixes
@@ -145,7 +145,7 @@ _engine_files = {
 
 def _intact(folder):
     def same(name, sha):
-        path = Path(folder)/name
+        path = as_path(folder)/name
         return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha
     return all(same(*o) for o in _engine_files.items())
 
@@ -157,7 +157,7 @@ def get_engine(
     "onnxruntime-web's files, fetched by npm at the first call"
     what = f'onnxruntime-web@{engine_version}'
     if folder is not None:
-        if _intact(folder): return Path(folder)
+        if _intact(folder): return as_path(folder)
         raise DataError(f"engine: expected the files of {what} in {folder}; some aren't there")
     kept = cache_folder(cache)/what.replace('@', '-')
     if _intact(kept): return kept
@@ -200,18 +200,18 @@ def copy_page(
     page:bool=True, # index.html too? Without it, only the modules, for a page of one's own
 ):
     "Copy the page's files and the engine into a folder"
-    engine = get_engine() if engine is None else Path(engine)
+    out, engine = as_path(out), get_engine() if engine is None else as_path(engine)
     for o in sorted(_web().iterdir()):
         if o.suffix not in ('.js', '.css', '.svg', '.html'): continue
         if o.name == 'index.html' and not page: continue
-        to = Path(out) if o.name == 'index.html' else Path(out)/'web'
+        to = out if o.name == 'index.html' else out/'web'
         write_atomically(to/o.name, o.read_bytes())
-    for o in _engine_files: write_atomically(Path(out)/'web'/o, (engine/o).read_bytes())
+    for o in _engine_files: write_atomically(out/'web'/o, (engine/o).read_bytes())
 
 # %% ../nbs/12_browser.ipynb #08c69414
 def _check_out(out):
     "A folder that is new, empty or holds a page of ours"
-    out = Path(out)
+    out = as_path(out)
     if out.is_file(): raise ValueError(f"out: expected a folder, {out} is a file")
     ours = (out/'manifest.json').exists() and (out/'web').is_dir()
     if out.exists() and any(out.iterdir()) and not ours:

@@ -21,7 +21,7 @@ from fastcore.script import call_parse
 from .batches import DataLoaders, Normalize, fashion_mnist, shapes_dls
 from .checkpoint import CheckpointCB
 from .checks import check_count, check_lr, one_line_errors, pick
-from .files import write_atomically
+from .files import as_path, write_atomically
 from .distributed import as_team, is_first, team_cbs
 from .folders import Augment, image_folder_dls
 from .inference import Classifier, save_model
@@ -49,7 +49,7 @@ def get_dls(
 )->DataLoaders:
     "The loaders of a data set by its name, or of a folder of pictures"
     if data not in data_sources:
-        if not Path(data).expanduser().exists():
+        if not as_path(data).exists():
             pick('data', data, {**data_sources, 'the path of a folder of pictures': None})
         return image_folder_dls(data, 64 if size is None else size, 64 if bs is None else bs,
             augment or 'flip', seed, device=device)
@@ -78,7 +78,7 @@ def check_folder(
     out:str|Path, # where results go; made if it isn't there
 )->Path:
     "Make the folder and try to write in it"
-    out = Path(out)
+    out = as_path(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_atomically(out/'.try', b''); (out/'.try').unlink()
@@ -141,7 +141,7 @@ def _check_request(model, epochs, lr):
 def _folder(out):
     "Where the run goes; one process of several tries it"
     if is_first(): check_folder(out)
-    return Path(out)
+    return as_path(out)
 
 def _network(model, dls):
     c_in, *size = dls.splits['train'].images.shape[1:]

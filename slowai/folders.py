@@ -30,7 +30,7 @@ from .batches import DataLoaders, Normalize
 from .checks import DataError, check_count, pick
 from .conv import default_device
 from .data import ImageSet
-from .files import cache_folder, locked, write_whole
+from .files import as_path, cache_folder, locked, write_whole
 from .pictures import fit_picture, fits, open_picture, picture_suffixes
 
 # %% ../nbs/07b_folders.ipynb #f30b6fc8
@@ -42,7 +42,7 @@ def _subfolders(folder):
 
 def _check_path(path):
     "`path` as a folder, or a DataError that says what to do"
-    path = Path(path).expanduser()
+    path = as_path(path)
     if path.is_dir(): return path
     if not path.exists():
         raise DataError(f"path: there is no folder {path}; expected one with a "

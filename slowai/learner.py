@@ -32,6 +32,7 @@ from torch.utils.data import DataLoader
 from .checks import check_count, check_lr
 from .conv import default_device, to_device
 from .display import display_mode, format_row, metrics_table, show_figure, show_table
+from .states import plain_name
 
 # %% ../nbs/02_learner.ipynb #6d7bf16b
 with warnings.catch_warnings():
@@ -453,7 +454,7 @@ class GuardCB(Callback, order=-10):
     def before_fit(self, learn):
         self.told = sys.exception()   # of whoever called us, not ours
         if not learn.will_train: return
-        bn = next((n for n,m in learn.model.named_modules()
+        bn = next((plain_name(learn.model, n) for n,m in learn.model.named_modules()
             if isinstance(m, nn.modules.batchnorm._BatchNorm)), None)
         dl = learn.dls['train']
         if bn is None or not isinstance(dl, DataLoader) or not dl.batch_size or dl.drop_last: return
@@ -491,8 +492,9 @@ def check_targets(
 def after_loss(self:GuardCB, learn):
     if not learn.training or (learn.loss.device.type != 'cpu' and learn.iter % self.every): return
     if math.isfinite(loss := learn.loss.item()): return
+    named = ((plain_name(learn.model, k), p) for k,p in learn.model.named_parameters())
     what = [f'{name} of shape {tuple(t.shape)}'
-        for name,t in chain([('the images', learn.batch[0])], learn.model.named_parameters())
+        for name,t in chain([('the images', learn.batch[0])], named)
         if torch.is_tensor(t) and t.is_floating_point() and not t.isfinite().all()]
     lr = f", lr {learn.opt.param_groups[0]['lr']:.2g}" if learn.opt else ''
     raise FloatingPointError(f"the loss is {loss} at {learn.where()}{lr}; the optimiser has not "

@@ -25,7 +25,7 @@ from .display import show_table
 from .hooks import Hook, HooksCallback
 from .learner import CancelFitException, DeviceCB, TrainLearner
 from .schedules import train_1cycle
-from .states import restoring
+from .states import bare, restoring
 
 # %% ../nbs/03_resnet.ipynb #1147deec
 class GeneralReLU(nn.Module):
@@ -253,7 +253,7 @@ def summarize(
     dls:DataLoaders|None=None, # where the batch comes from; None: `fashion_mnist(512)`
 ):
     "Print a table of the layers of `m`: shapes, parameters, estimated and true work"
-    dls = fashion_mnist(512) if dls is None else dls
+    m, dls = bare(m), fashion_mnist(512) if dls is None else dls
     mods = list(m.children()) if mods is None else list(mods)
     cbs = [SummaryCB(mods), DeviceCB()]
     with restoring(m, dls): TrainLearner(m, dls, F.cross_entropy, cbs=cbs).fit(1, train=False)
