@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader
 
 # %% ../nbs/02_learner.ipynb #1b83fefb
 from .checks import check_count, check_lr
-from .conv import default_device, to_device
+from .conv import check_device, to_device
 from .display import display_mode, format_row, metrics_table, show_figure, show_table
 
 # %% ../nbs/02_learner.ipynb #6d7bf16b
@@ -285,13 +285,7 @@ class DeviceCB(Callback, order=-30):
     "Model and batches on one device"
     def __init__(self,
         device:str|torch.device|None=None, # such as 'cuda:1' or 'cpu'; None: the best here
-    ):
-        try:
-            self.device = torch.device(device or default_device())
-            torch.empty(1, device=self.device)
-        except Exception as e:
-            raise ValueError(f"device: {str(device)!r} can't be used on this machine; "
-                f"the best here is {str(default_device())!r}") from e
+    ): self.device = check_device(device)
     def before_fit(self, learn):
         if hasattr(learn.model, 'to'): learn.model.to(self.device)
     def before_batch(self, learn): learn.batch = to_device(learn.batch, self.device)

@@ -251,11 +251,12 @@ def summarize(
     m:nn.Module, # the model, left as it was
     mods:Sequence|None=None, # its modules to list; None: its direct children
     dls:DataLoaders|None=None, # where the batch comes from; None: `fashion_mnist(512)`
+    device:str|None=None, # where it is run; None: the best this machine has
 ):
     "Print a table of the layers of `m`: shapes, parameters, estimated and true work"
     dls = fashion_mnist(512) if dls is None else dls
     mods = list(m.children()) if mods is None else list(mods)
-    cbs = [SummaryCB(mods), DeviceCB()]
+    cbs = [SummaryCB(mods), DeviceCB(device)]
     with restoring(m, dls): TrainLearner(m, dls, F.cross_entropy, cbs=cbs).fit(1, train=False)
 
 # %% ../nbs/03_resnet.ipynb #485606b5
