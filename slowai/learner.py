@@ -444,22 +444,30 @@ class GuardCB(Callback, order=-10):
     def __init__(self,
         every:int=20, # batches between two looks at the loss on an accelerator; 1 on a CPU
     ): self.every = every
-    def before_fit(self, learn):
-        self.told = sys.exception()   # of whoever called us, not ours
-        if not learn.will_train: return
-        bn = next((n for n,m in learn.model.named_modules()
-            if isinstance(m, nn.modules.batchnorm._BatchNorm)), None)
-        dl = learn.dls['train']
-        if bn is None or not isinstance(dl, DataLoader) or not dl.batch_size or dl.drop_last: return
-        n, bs = len(dl.dataset), dl.batch_size
-        if (n - 1) % bs == 0:
-            raise ValueError(f"bs: {n} training images in batches of {bs} leave a last batch of "
-                f"one image, and BatchNorm ({bn}) needs at least two; choose another bs, or "
-                "drop_last=True")
     def after_predict(self, learn):
         if learn.iter == 0 and learn.epoch == 0 and getattr(learn.loss_func, '__name__',
                 type(learn.loss_func).__name__) in _class_losses:
             check_targets(learn.preds, learn.batch[1])
+
+# %% ../nbs/02_learner.ipynb #023d0224
+@patch
+def before_fit(self:GuardCB, learn):
+    self.told = sys.exception()   # of whoever called us, not ours
+    if not learn.will_train: return
+    params = list(learn.model.parameters())
+    if params and not any(p.requires_grad for p in params):
+        raise ValueError(f"model: all {sum(p.numel() for p in params):,} parameters are frozen, "
+            "so there is nothing to train; slowai.norms.unfreeze(part), or requires_grad_(True), "
+            "frees a part, and fit(train=False) only evaluates")
+    bn = next((n for n,m in learn.model.named_modules()
+        if isinstance(m, nn.modules.batchnorm._BatchNorm)), None)
+    dl = learn.dls['train']
+    if bn is None or not isinstance(dl, DataLoader) or not dl.batch_size or dl.drop_last: return
+    n, bs = len(dl.dataset), dl.batch_size
+    if (n - 1) % bs == 0:
+        raise ValueError(f"bs: {n} training images in batches of {bs} leave a last batch of "
+            f"one image, and BatchNorm ({bn}) needs at least two; choose another bs, or "
+            "drop_last=True")
 
 # %% ../nbs/02_learner.ipynb #cae90b5d
 _class_losses = ('cross_entropy', 'CrossEntropyLoss', 'nll_loss', 'NLLLoss')
