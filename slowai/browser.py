@@ -23,16 +23,17 @@ from pathlib import Path
 # %% ../nbs/12_browser.ipynb #ef0883ed
 import torch
 from PIL import __version__ as pil_version
-from fastcore.script import Param, call_parse
+from fastcore.script import Param
 from torch import nn
 
 # %% ../nbs/12_browser.ipynb #8b595d52
-from .checks import DataError, one_line_errors
+from .checks import DataError, as_command, readable
 from .export import Deployed, without_notes
 from .files import as_path, cache_folder, write_atomically
+from .folders import picture_files
 from .hooks import Hook
 from .inference import Classifier, load_model
-from .pictures import open_picture, picture_suffixes
+from .pictures import open_picture
 
 # %% ../nbs/12_browser.ipynb #c05212e1
 @contextmanager
@@ -185,9 +186,9 @@ def _web(): return Path(files('slowai')/'web')
 
 def _examples(pictures):
     "Picture files, out of paths of files and folders; each must be readable"
-    found, ends = [], picture_suffixes()
+    found = []
     for o in map(Path, pictures):
-        inside = sorted(f for f in o.rglob('*') if f.suffix.lower() in ends) if o.is_dir() else [o]
+        inside = picture_files(o) if o.is_dir() else [o]
         if not inside: raise DataError(f"pictures: the folder {o} holds none")
         found += inside
     for o in found: open_picture(o, (1, 1))
@@ -231,7 +232,7 @@ def make_demo(
     given, engine, layers = _examples(pictures), get_engine(engine), map_layers(clf)
     raw, shown = onnx_with_maps(clf, layers), []
     for i,o in enumerate(given):
-        shown.append(dict(file=f'pictures/{i}{o.suffix.lower()}', name=o.stem))
+        shown.append(dict(file=f'pictures/{i}{o.suffix.lower()}', name=readable(o.stem)))
         write_atomically(out/shown[-1]['file'], o.read_bytes())
     manifest = demo_manifest(clf, layers, shown, title, len(raw))
     copy_page(out, engine)
@@ -253,4 +254,4 @@ def demo_command(
     print(f"wrote {page} and what it needs, {size/1e6:.0f} MB; to look at it: "
         f"python3 -m http.server -d {page.parent}, then open http://localhost:8000")
 
-slowai_demo = call_parse(one_line_errors(demo_command, 'slowai_demo'))
+slowai_demo = as_command(demo_command, 'slowai_demo')

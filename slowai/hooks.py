@@ -64,7 +64,7 @@ class ActivationStats(Hook):
         super().__init__(m, type(self).look)
 
     def look(self, m, inp, out):
-        if not m.training or not torch.is_tensor(out): return
+        if not (m.training and torch.is_grad_enabled() and torch.is_tensor(out)): return
         self.seen += 1
         if (self.seen - 1) % self.every: return
         with torch.no_grad():

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 from fastcore.basics import patch
-from fastcore.script import Param, call_parse
+from fastcore.script import Param
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors, save as safetensors_bytes
 from torch import nn
@@ -30,7 +30,7 @@ from torch import nn
 # %% ../nbs/07_inference.ipynb #46410d43
 from . import __version__
 from .batches import Normalize
-from .checks import DataError, check_count, one_line_errors, pick
+from .checks import DataError, as_command, check_count, pick, readable
 from .display import show_table
 from .files import as_path, write_atomically
 from .learner import Learner
@@ -394,9 +394,9 @@ def _pictures(what, skipped, prepare, size):
     "Yield (name, float (n, C, H, W), words) for whatever `predict` is given"
     if isinstance(what, (str, Path)) and as_path(what).is_dir():
         for o in _in_folder(as_path(what)):
-            try: yield o.name, *prepare(open_picture(o, size))
-            except DataError as e: skipped[o.name] = str(e).replace(str(o), o.name)
-    elif isinstance(what, (str, Path)): yield str(what), *prepare(open_picture(what, size))
+            try: yield readable(o.name), *prepare(open_picture(o, size))
+            except DataError as e: skipped[o.name] = str(e).replace(readable(o), readable(o.name))
+    elif isinstance(what, (str, Path)): yield readable(what), *prepare(open_picture(what, size))
     elif isinstance(what, Image.Image): yield 'picture', *prepare(what)
     elif isinstance(what, torch.Tensor): yield 'picture', *prepare(tensor_pictures(what))
     elif isinstance(what, Sequence):
@@ -473,4 +473,4 @@ def predict_command(
     _say(p, json)
     if p.skipped: raise DataError('skipped: ' + '; '.join(p.skipped.values()))
 
-slowai_predict = call_parse(one_line_errors(predict_command, 'slowai_predict'))
+slowai_predict = as_command(predict_command, 'slowai_predict')

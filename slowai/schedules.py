@@ -38,6 +38,7 @@ from slowai.learner import (
 )
 
 # %% ../nbs/02f_schedules.ipynb #f249e183
+from .norms import RefreshNormsCB
 from .records import RecordCB
 from .states import restoring
 from slowai.steps import (
@@ -196,7 +197,7 @@ def train_1cycle(
     sched = _one_cycle(lr, _steps(dls, extra, n_epochs))
     recorder, stats = RecorderCB(), ActivationStatsCB(mods=getattr(model, 'layers', None))
     cbs = [DeviceCB(device), MetricsCB(MulticlassAccuracy()), ProgressCB(plot=plot), sched]
-    cbs += [recorder, stats, *_fast_cbs(fast), *extra, RecordCB(name, lr=lr)]
+    cbs += [recorder, stats, *_fast_cbs(fast), RefreshNormsCB(), *extra, RecordCB(name, lr=lr)]
     learn = TrainLearner(model, dls, F.cross_entropy, lr, cbs, opt_func)
     learn.fit(n_epochs, resume=resume)
     return recorder, stats
