@@ -22,6 +22,7 @@ import torch
 from fastcore.basics import patch
 
 # %% ../nbs/06_checkpoint.ipynb #c1d96a69
+from .best import is_better
 from slowai.checkpoint_files import (
     DamagedError,
     digest_path,
@@ -275,10 +276,10 @@ def cleanup_epoch(self:CheckpointCB, learn):
     "After an evaluation: is this epoch the best so far?"
     rows = getattr(getattr(learn, 'metrics', None), 'history', None)
     if not self.active or learn.training or not self.monitor or not rows: return
-    row, sign = rows[-1], 1 if 'loss' in self.monitor else -1
+    row = rows[-1]
     # an evaluation that didn't come to its end
     if row['epoch'] != learn.epoch or row['train'] == 'train': return
-    if self.best is not None and sign*(row[self.monitor] - self.best) >= 0: return
+    if not is_better(self.monitor, row[self.monitor], self.best): return
     self.best,self.best_epoch = row[self.monitor],learn.epoch
     ours = f'-epoch{learn.epoch}-batch{self.n_batches}.pt'
     if learn.team.rank or self.newest is None or ours not in self.newest.name: return

@@ -67,7 +67,7 @@ def holds_results(
 
 class _Walk:
     "Goes into each folder once; `left` has what it went past, and why"
-    def __init__(self, results): self.results,self.left = results and Path(results).expanduser().resolve(),{}
+    def __init__(self, results): self.results,self.left = results and as_path(results).resolve(),{}
     def folders(self, folder, seen=()):
         here = folder.resolve()
         for o in _visible(folder):

@@ -257,6 +257,7 @@ def fit(self:Learner,
         with self.team.together(self):
             self.point = self._resume_point(resume) if resume else None
             self.n_epochs,self.epoch,self.iter,self.will_train = n_epochs,0,0,train
+            self.fit_lr,self.will_evaluate = lr,valid
             self.epochs = range(self.point.epoch if self.point else 0, n_epochs)
             if train and self.opt_func: self.opt = self.opt_func(self.model.parameters(), lr=lr)
             self._within('fit', self._all_epochs, train, valid)

@@ -139,7 +139,7 @@ def epoch_history(rows:Sequence)->list[dict]:
 @patch
 def make(self:RecordCB, learn, history):
     n, last = len(history), history[-1]
-    accs = [e['eval_acc'] for e in history if 'eval_acc' in e]
+    accs = [e['eval_acc'] for e in history if not math.isnan(e.get('eval_acc', math.nan))]
     net = bare(learn.model)
     recipe = dict(model=type(net).__name__, bs=getattr(learn.dls, 'bs', None),
         optimizer=type(learn.opt).__name__,
