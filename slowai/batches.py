@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 # %% ../nbs/01a_batches.ipynb #e7916f2f
 from .checks import DataMissingError, check_count
-from .conv import default_device
+from .conv import check_device
 from .data import ImageSet, draw_shapes
 from .fashion import load_fashion_mnist
 
@@ -177,7 +177,7 @@ def fashion_mnist(
 )->DataLoaders:
     "FashionMNIST as normalised batches of (B, 1, 28, 28) and labels 0…9"
     check_count('bs', bs)
-    sets, norm = _fashion_mnist(path and str(path), torch.device(device or default_device()))
+    sets, norm = _fashion_mnist(path and str(path), check_device(device))
     return DataLoaders(sets, bs=bs, batch_tfm=norm, seed=seed)
 
 # %% ../nbs/01a_batches.ipynb #8b179572

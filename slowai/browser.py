@@ -23,16 +23,17 @@ from pathlib import Path
 # %% ../nbs/12_browser.ipynb #ef0883ed
 import torch
 from PIL import __version__ as pil_version
-from fastcore.script import Param, call_parse
+from fastcore.script import Param
 from torch import nn
 
 # %% ../nbs/12_browser.ipynb #8b595d52
-from .checks import DataError, one_line_errors
+from .checks import DataError, as_command, readable
 from .export import Deployed, without_notes
-from .files import cache_folder, write_atomically
+from .files import as_path, cache_folder, write_atomically
+from .folders import picture_files
 from .hooks import Hook
 from .inference import Classifier, load_model
-from .pictures import open_picture, picture_suffixes
+from .pictures import open_picture
 
 # %% ../nbs/12_browser.ipynb #c05212e1
 @contextmanager
@@ -145,7 +146,7 @@ _engine_files = {
 
 def _intact(folder):
     def same(name, sha):
-        path = Path(folder)/name
+        path = as_path(folder)/name
         return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha
     return all(same(*o) for o in _engine_files.items())
 
@@ -157,7 +158,7 @@ def get_engine(
     "onnxruntime-web's files, fetched by npm at the first call"
     what = f'onnxruntime-web@{engine_version}'
     if folder is not None:
-        if _intact(folder): return Path(folder)
+        if _intact(folder): return as_path(folder)
         raise DataError(f"engine: expected the files of {what} in {folder}; some aren't there")
     kept = cache_folder(cache)/what.replace('@', '-')
     if _intact(kept): return kept
@@ -185,9 +186,9 @@ def _web(): return Path(files('slowai')/'web')
 
 def _examples(pictures):
     "Picture files, out of paths of files and folders; each must be readable"
-    found, ends = [], picture_suffixes()
+    found = []
     for o in map(Path, pictures):
-        inside = sorted(f for f in o.rglob('*') if f.suffix.lower() in ends) if o.is_dir() else [o]
+        inside = picture_files(o) if o.is_dir() else [o]
         if not inside: raise DataError(f"pictures: the folder {o} holds none")
         found += inside
     for o in found: open_picture(o, (1, 1))
@@ -200,18 +201,18 @@ def copy_page(
     page:bool=True, # index.html too? Without it, only the modules, for a page of one's own
 ):
     "Copy the page's files and the engine into a folder"
-    engine = get_engine() if engine is None else Path(engine)
+    out, engine = as_path(out), get_engine() if engine is None else as_path(engine)
     for o in sorted(_web().iterdir()):
         if o.suffix not in ('.js', '.css', '.svg', '.html'): continue
         if o.name == 'index.html' and not page: continue
-        to = Path(out) if o.name == 'index.html' else Path(out)/'web'
+        to = out if o.name == 'index.html' else out/'web'
         write_atomically(to/o.name, o.read_bytes())
-    for o in _engine_files: write_atomically(Path(out)/'web'/o, (engine/o).read_bytes())
+    for o in _engine_files: write_atomically(out/'web'/o, (engine/o).read_bytes())
 
 # %% ../nbs/12_browser.ipynb #08c69414
 def _check_out(out):
     "A folder that is new, empty or holds a page of ours"
-    out = Path(out)
+    out = as_path(out)
     if out.is_file(): raise ValueError(f"out: expected a folder, {out} is a file")
     ours = (out/'manifest.json').exists() and (out/'web').is_dir()
     if out.exists() and any(out.iterdir()) and not ours:
@@ -231,7 +232,7 @@ def make_demo(
     given, engine, layers = _examples(pictures), get_engine(engine), map_layers(clf)
     raw, shown = onnx_with_maps(clf, layers), []
     for i,o in enumerate(given):
-        shown.append(dict(file=f'pictures/{i}{o.suffix.lower()}', name=o.stem))
+        shown.append(dict(file=f'pictures/{i}{o.suffix.lower()}', name=readable(o.stem)))
         write_atomically(out/shown[-1]['file'], o.read_bytes())
     manifest = demo_manifest(clf, layers, shown, title, len(raw))
     copy_page(out, engine)
@@ -253,4 +254,4 @@ def demo_command(
     print(f"wrote {page} and what it needs, {size/1e6:.0f} MB; to look at it: "
         f"python3 -m http.server -d {page.parent}, then open http://localhost:8000")
 
-slowai_demo = call_parse(one_line_errors(demo_command, 'slowai_demo'))
+slowai_demo = as_command(demo_command, 'slowai_demo')

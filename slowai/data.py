@@ -160,7 +160,8 @@ def show_images(
     for i, (ax, o) in enumerate(zip(axs.flat, x, strict=False)):
         ax.imshow(o[0] if len(o) == 1 else o.permute(1, 2, 0), cmap=cmap,
             vmin=0, vmax=1, interpolation='nearest')
-        if titles is not None: ax.set_title(str(titles[i]), fontsize=8, pad=3)
+        if titles is not None: ax.set_title(str(titles[i]), fontsize=8, pad=3,
+            parse_math=False)
     fig.tight_layout(pad=.2, h_pad=.5)
 
 # %% ../nbs/00_data.ipynb #b992bb1a

@@ -44,6 +44,7 @@ from slowai.learner import (
     Team,
 )
 from .records import RecordCB
+from .states import plain_name
 from .steps import GradientAccumulationCB, MixedPrecisionCB
 
 # %% ../nbs/11_distributed.ipynb #e355c20e
@@ -435,7 +436,8 @@ def share(self:AccelerateCB, learn, weight):
 @patch
 def check_unused(self:AccelerateCB, learn):
     "Raise if a parameter has got no gradient: the others would wait for it"
-    unused = [k for k,p in learn.model.named_parameters() if p.requires_grad and p.grad is None]
+    unused = [plain_name(learn.model, k) for k,p in learn.model.named_parameters()
+        if p.requires_grad and p.grad is None]
     if not unused or self.find_unused or self.size == 1: return
     some = ', '.join(unused[:6]) + f' and {len(unused) - 6} more'*(len(unused) > 6)
     raise ValueError(f"model: the forward pass never uses {some}, and all processes would wait for "

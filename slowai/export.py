@@ -18,8 +18,8 @@ import torch
 from torch import nn
 
 # %% ../nbs/07a_export.ipynb #229a63dc
-from .display import markdown_table
-from .files import write_atomically
+from .display import as_text, markdown_table
+from .files import as_path, write_atomically
 from .inference import Classifier, as_classifier, predict_loader
 
 # %% ../nbs/07a_export.ipynb #4aa61623
@@ -69,7 +69,7 @@ def export_program(
     buf.seek(0)
     _agree(clf, torch.export.load(buf).module(), 'torch.export')
     write_atomically(path, buf.getvalue())
-    return Path(path)
+    return as_path(path)
 
 # %% ../nbs/07a_export.ipynb #51e35639
 def without_notes(
@@ -105,7 +105,7 @@ def export_onnx(
     session = import_module('onnxruntime').InferenceSession(raw, providers=['CPUExecutionProvider'])
     _agree(clf, lambda x: session.run(None, {'pictures': x.numpy()})[0], 'ONNX')
     write_atomically(path, raw)
-    return Path(path)
+    return as_path(path)
 
 # %% ../nbs/07a_export.ipynb #61f7217e
 def _class_rows(probs, labels, classes):
@@ -128,16 +128,16 @@ def model_card(
     "A model card in Markdown, from the record of the run"
     clf = as_classifier(clf)
     r, about = clf.record or {}, clf.about()
-    parts = [f"# {r.get('name', clf.arch)}", f"A `{clf.arch}` network that names one of "
-        f"{len(clf.classes)} classes in pictures of {clf.size[0]}×{clf.size[1]} pixels and "
+    parts = [f"# {as_text(r.get('name', clf.arch))}", f"A {as_text(clf.arch)} network that names "
+        f"one of {len(clf.classes)} classes in pictures of {clf.size[0]}×{clf.size[1]} pixels and "
         f"{clf.c_in} channel{'s'*(clf.c_in > 1)}.", '## Results', _results(r)]
     if dl is not None:
         probs, labels = predict_loader(clf, dl, tta)
         rows = [(c, n, f'{a:.1%}', o) for c,n,a,o in _class_rows(probs, labels, clf.classes)]
         parts += [f"By class, on {len(labels):,} pictures{' (with mirror images)'*tta}:",
             markdown_table(['class', 'pictures', 'right', 'most often taken for'], rows)]
-    parts += ['## Data', f"Trained on: {clf.data or 'not recorded'}. Classes: "
-        f"{', '.join(clf.classes)}. Mean {_nums(about['mean'])} and deviation "
+    parts += ['## Data', f"Trained on: {as_text(clf.data or 'not recorded')}. Classes: "
+        f"{', '.join(map(as_text, clf.classes))}. Mean {_nums(about['mean'])} and deviation "
         f"{_nums(about['std'])} of the training pictures, where white is 1."]
     parts += ['## Recipe', _recipe(r), '## Limits', _limits(clf), '## Made with',
         ', '.join(f'{k} {v}' for k,v in about['versions'].items()) + '.']
@@ -169,8 +169,8 @@ def _limits(clf):
     shape = f"{clf.size[0]}×{clf.size[1]} pixels and {clf.c_in} channel{'s'*(clf.c_in > 1)}"
     return '\n'.join([f"- It always answers with one of its {len(clf.classes)} classes, "
         "even where the picture shows none.",
-        f"- It knows pictures like those it was trained on ({clf.data or 'not recorded'}); "
-        "on others the accuracy above promises nothing.",
+        "- It knows pictures like those it was trained on "
+        f"({as_text(clf.data or 'not recorded')}); on others the accuracy above promises nothing.",
         f"- Pictures are brought to {shape}; it can't see what is lost.",
         '- The probabilities were not calibrated. The best epoch was picked with the evaluation '
         'pictures and flatters; quote the last.'])
@@ -183,4 +183,4 @@ def save_model_card(
 )->Path:
     "Write a model card"
     write_atomically(path, model_card(clf, **kwargs))
-    return Path(path)
+    return as_path(path)

@@ -22,6 +22,7 @@ import torch
 # %% ../nbs/00a_fashion.ipynb #1035e283
 from .checks import DataError, DataMissingError
 from .data import ImageSet, draw_shapes
+from .files import as_path
 from .hub import NotHereError, hub_files, quiet_bars
 
 # %% ../nbs/00a_fashion.ipynb #0430bfe8
@@ -193,7 +194,7 @@ def _from_folder(folder, verify, cache_dir=None):
 def _from_env(verify, cache_dir=None):
     "The same from the folder fashion-mnist in $SLOWAI_DATA"
     if not os.environ.get('SLOWAI_DATA'): raise NotHereError("the variable is not set")
-    return _from_folder(Path(os.environ['SLOWAI_DATA']).expanduser()/'fashion-mnist',
+    return _from_folder(as_path(os.environ['SLOWAI_DATA'])/'fashion-mnist',
         verify, cache_dir)
 
 # %% ../nbs/00a_fashion.ipynb #09bad46d
@@ -204,7 +205,7 @@ _hub_names = {split: f'fashion_mnist/{split}-00000-of-00001.parquet' for split i
 def _from_hub(verify, revision, timeout, cache_dir=None):
     "The same from the hub or its cache"
     hub_dir, table_dir = ((None, None) if cache_dir is None
-        else (Path(cache_dir)/o for o in ('hub', 'datasets')))
+        else (as_path(cache_dir)/o for o in ('hub', 'datasets')))
     return _from_parquet(hub_files(_hub_repo, _hub_names, revision, timeout, hub_dir),
         verify, table_dir)
 
@@ -226,7 +227,7 @@ def load_fashion_mnist(
         'hub': partial(_from_hub, verify, revision, hub_timeout, cache_dir),
         'Debian package': partial(_from_folder, _debian(), verify)}
     if path is not None:
-        places = {'path': partial(_from_folder, Path(path).expanduser(), verify, cache_dir)}
+        places = {'path': partial(_from_folder, as_path(path), verify, cache_dir)}
     tried = {}
     for source, look in places.items():
         try: found = look()

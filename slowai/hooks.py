@@ -19,6 +19,7 @@ from torch import nn
 
 # %% ../nbs/02a_hooks.ipynb #a5616c7e
 from .learner import Callback
+from .states import bare
 
 # %% ../nbs/02a_hooks.ipynb #1a768f94
 class Hook:
@@ -63,7 +64,7 @@ class ActivationStats(Hook):
         super().__init__(m, type(self).look)
 
     def look(self, m, inp, out):
-        if not m.training or not torch.is_tensor(out): return
+        if not (m.training and torch.is_grad_enabled() and torch.is_tensor(out)): return
         self.seen += 1
         if (self.seen - 1) % self.every: return
         with torch.no_grad():
@@ -109,7 +110,7 @@ class ActivationStatsCB(HooksCallback):
         super().__init__(partial(ActivationStats, every=every, **kwargs), mods)
         self.every = every
     def before_fit(self, learn):
-        if self.mods is None: self.mods = list(learn.model.children())
+        if self.mods is None: self.mods = list(bare(learn.model).children())
         super().before_fit(learn)
 
 # %% ../nbs/02a_hooks.ipynb #0dfb2806

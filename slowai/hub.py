@@ -104,15 +104,16 @@ def quiet_bars():
 
 # %% ../nbs/92_hub.ipynb #fbe6a005
 def hub_files(
-    repo:str, # of a data set, such as 'zalando-datasets/fashion_mnist'
+    repo:str, # such as 'zalando-datasets/fashion_mnist'
     names:Mapping, # split → path of its file in the repository
-    revision:str, # commit
+    revision:str, # commit, or a branch
     timeout:float, # seconds that the hub may take to answer
     cache_dir:str|Path|None=None, # where files are kept; None: the hub's usual cache
+    repo_type:str='dataset', # or 'model'
 )->dict[str, list[str]]: # split → path on this disk
-    "Paths of a data set's files, from the hub's cache or the hub; a `NotHereError` where not"
+    "Paths of files, from the hub's cache or the hub; a `NotHereError` where not"
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
-    at = {'repo_type': 'dataset', 'revision': revision, 'cache_dir': cache_dir}
+    at = {'repo_type': repo_type, 'revision': revision, 'cache_dir': cache_dir}
     cached = {split: [try_to_load_from_cache(repo, o, **at)] for split, o in names.items()}
     if all(isinstance(o[0], str) for o in cached.values()): return cached
     if offline(): raise NotHereError(f"not in its cache, and ${offline()} is set")

@@ -30,8 +30,9 @@ from torch.utils.data import DataLoader
 
 # %% ../nbs/02_learner.ipynb #1b83fefb
 from .checks import check_count, check_lr
-from .conv import default_device, to_device
+from .conv import check_device, to_device
 from .display import display_mode, format_row, metrics_table, show_figure, show_table
+from .states import plain_name
 
 # %% ../nbs/02_learner.ipynb #6d7bf16b
 with warnings.catch_warnings():
@@ -256,6 +257,7 @@ def fit(self:Learner,
         with self.team.together(self):
             self.point = self._resume_point(resume) if resume else None
             self.n_epochs,self.epoch,self.iter,self.will_train = n_epochs,0,0,train
+            self.fit_lr,self.will_evaluate = lr,valid
             self.epochs = range(self.point.epoch if self.point else 0, n_epochs)
             if train and self.opt_func: self.opt = self.opt_func(self.model.parameters(), lr=lr)
             self._within('fit', self._all_epochs, train, valid)
@@ -285,13 +287,7 @@ class DeviceCB(Callback, order=-30):
     "Model and batches on one device"
     def __init__(self,
         device:str|torch.device|None=None, # such as 'cuda:1' or 'cpu'; None: the best here
-    ):
-        try:
-            self.device = torch.device(device or default_device())
-            torch.empty(1, device=self.device)
-        except Exception as e:
-            raise ValueError(f"device: {str(device)!r} can't be used on this machine; "
-                f"the best here is {str(default_device())!r}") from e
+    ): self.device = check_device(device)
     def before_fit(self, learn):
         if hasattr(learn.model, 'to'): learn.model.to(self.device)
     def before_batch(self, learn): learn.batch = to_device(learn.batch, self.device)
@@ -450,22 +446,30 @@ class GuardCB(Callback, order=-10):
     def __init__(self,
         every:int=20, # batches between two looks at the loss on an accelerator; 1 on a CPU
     ): self.every = every
-    def before_fit(self, learn):
-        self.told = sys.exception()   # of whoever called us, not ours
-        if not learn.will_train: return
-        bn = next((n for n,m in learn.model.named_modules()
-            if isinstance(m, nn.modules.batchnorm._BatchNorm)), None)
-        dl = learn.dls['train']
-        if bn is None or not isinstance(dl, DataLoader) or not dl.batch_size or dl.drop_last: return
-        n, bs = len(dl.dataset), dl.batch_size
-        if (n - 1) % bs == 0:
-            raise ValueError(f"bs: {n} training images in batches of {bs} leave a last batch of "
-                f"one image, and BatchNorm ({bn}) needs at least two; choose another bs, or "
-                "drop_last=True")
     def after_predict(self, learn):
         if learn.iter == 0 and learn.epoch == 0 and getattr(learn.loss_func, '__name__',
                 type(learn.loss_func).__name__) in _class_losses:
             check_targets(learn.preds, learn.batch[1])
+
+# %% ../nbs/02_learner.ipynb #023d0224
+@patch
+def before_fit(self:GuardCB, learn):
+    self.told = sys.exception()   # of whoever called us, not ours
+    if not learn.will_train: return
+    params = list(learn.model.parameters())
+    if params and not any(p.requires_grad for p in params):
+        raise ValueError(f"model: all {sum(p.numel() for p in params):,} parameters are frozen, "
+            "so there is nothing to train; slowai.norms.unfreeze(part), or requires_grad_(True), "
+            "frees a part, and fit(train=False) only evaluates")
+    bn = next((plain_name(learn.model, n) for n,m in learn.model.named_modules()
+        if isinstance(m, nn.modules.batchnorm._BatchNorm)), None)
+    dl = learn.dls['train']
+    if bn is None or not isinstance(dl, DataLoader) or not dl.batch_size or dl.drop_last: return
+    n, bs = len(dl.dataset), dl.batch_size
+    if (n - 1) % bs == 0:
+        raise ValueError(f"bs: {n} training images in batches of {bs} leave a last batch of "
+            f"one image, and BatchNorm ({bn}) needs at least two; choose another bs, or "
+            "drop_last=True")
 
 # %% ../nbs/02_learner.ipynb #cae90b5d
 _class_losses = ('cross_entropy', 'CrossEntropyLoss', 'nll_loss', 'NLLLoss')
@@ -491,8 +495,9 @@ def check_targets(
 def after_loss(self:GuardCB, learn):
     if not learn.training or (learn.loss.device.type != 'cpu' and learn.iter % self.every): return
     if math.isfinite(loss := learn.loss.item()): return
+    named = ((plain_name(learn.model, k), p) for k,p in learn.model.named_parameters())
     what = [f'{name} of shape {tuple(t.shape)}'
-        for name,t in chain([('the images', learn.batch[0])], learn.model.named_parameters())
+        for name,t in chain([('the images', learn.batch[0])], named)
         if torch.is_tensor(t) and t.is_floating_point() and not t.isfinite().all()]
     lr = f", lr {learn.opt.param_groups[0]['lr']:.2g}" if learn.opt else ''
     raise FloatingPointError(f"the loss is {loss} at {learn.where()}{lr}; the optimiser has not "

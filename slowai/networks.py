@@ -35,12 +35,14 @@ def build_model(
     c_in:int, # channels of the images
     **args, # more for this architecture, such as nfs
 )->nn.Module:
-    "A network with fresh weights, by name"
+    "A network with fresh weights, by name; its `built_as` is the name, and `args`"
     if str(model).startswith('timm:'):
         build = lambda n_outputs, c_in, **kw: timm_model(model[5:], n_outputs, c_in, **kw)
     else: build = pick('model', model, {**architectures, 'timm:<name>': None})
     if build is None:
         raise ValueError("model: expected a timm name after 'timm:', such as timm:resnet18")
-    try: return build(n_outputs=n_outputs, c_in=c_in, **args)
+    try: net = build(n_outputs=n_outputs, c_in=c_in, **args)
     except TypeError as e:
         raise ValueError(f"args: {model} can't be built with {args} ({e})") from e
+    net.built_as = (model, args)
+    return net

@@ -149,8 +149,8 @@ def plot_confusion_matrix(
         color = 'white' if counts[i, j] > .7*counts[i].sum() else 'black'
         ax.text(j, i, counts[i, j].item(), ha='center', va='center', fontsize=7, color=color)
     if n <= 60:
-        ax.set_xticks(range(n), classes, rotation=90, fontsize=8)
-        ax.set_yticks(range(n), classes, fontsize=8)
+        ax.set_xticks(range(n), classes, rotation=90, fontsize=8, parse_math=False)
+        ax.set_yticks(range(n), classes, fontsize=8, parse_math=False)
     ax.set(xlabel='called', ylabel='is')
     ax.figure.tight_layout()
     return ax

@@ -26,8 +26,9 @@ from torch.utils.flop_counter import FlopCounterMode
 # %% ../nbs/02e_records.ipynb #7ae2a91b
 from .conv import device_of, synchronize
 from .display import show_table
-from .files import write_atomically
+from .files import as_path, write_atomically
 from .learner import Callback
+from .states import bare
 from .steps import MixedPrecisionCB
 
 # %% ../nbs/02e_records.ipynb #ade65761
@@ -138,12 +139,13 @@ def epoch_history(rows:Sequence)->list[dict]:
 @patch
 def make(self:RecordCB, learn, history):
     n, last = len(history), history[-1]
-    accs = [e['eval_acc'] for e in history if 'eval_acc' in e]
-    recipe = dict(model=type(learn.model).__name__, bs=getattr(learn.dls, 'bs', None),
+    accs = [e['eval_acc'] for e in history if not math.isnan(e.get('eval_acc', math.nan))]
+    net = bare(learn.model)
+    recipe = dict(model=type(net).__name__, bs=getattr(learn.dls, 'bs', None),
         optimizer=type(learn.opt).__name__,
         callbacks=[type(c).__name__ for c in sorted(learn.cbs, key=lambda c: c.order)],
-        bf16=any(isinstance(c, MixedPrecisionCB) and c.on for c in learn.cbs)) | self.recipe
-    return dict(name=self.name or type(learn.model).__name__, seed=torch.initial_seed(),
+        bf16=any(isinstance(c, MixedPrecisionCB) and c.on for c in learn.cbs), **self.recipe)
+    return dict(name=self.name or type(net).__name__, seed=torch.initial_seed(),
         epochs=n, acc_last=last.get('eval_acc'),
         acc_best=max(accs, default=None), loss_last=last.get('eval_loss'),
         train_acc_last=last.get('train_acc'),
@@ -151,8 +153,8 @@ def make(self:RecordCB, learn, history):
         images_per_second=self.images/self.seconds[True],
         peak_memory=peak_memory(self.device), device=device_name(self.device),
         torch=torch.__version__, commit=git_commit(),
-        params=count_params(learn.model),
-        mmacs=count_macs(learn.model, self.x)/1e6, recipe=recipe, history=history)
+        params=count_params(net),
+        mmacs=count_macs(net, self.x)/1e6, recipe=recipe, history=history)
 
 # %% ../nbs/02e_records.ipynb #fa09d28c
 def device_name(device)->str:
@@ -173,7 +175,8 @@ def load_records(
     path:str|Path, # of a results file; one that isn't there is an empty list
 )->list[dict]:
     "The records of a results file"
-    return json.loads(Path(path).read_text()) if Path(path).exists() else []
+    path = as_path(path)
+    return json.loads(path.read_text()) if path.exists() else []
 
 def save_record(
     record:Mapping, # as `RecordCB` makes it

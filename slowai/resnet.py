@@ -24,8 +24,9 @@ from .checks import check_count
 from .display import show_table
 from .hooks import Hook, HooksCallback
 from .learner import CancelFitException, DeviceCB, TrainLearner
+from .norms import is_held
 from .schedules import train_1cycle
-from .states import restoring
+from .states import bare, restoring
 
 # %% ../nbs/03_resnet.ipynb #1147deec
 class GeneralReLU(nn.Module):
@@ -197,6 +198,11 @@ class DoubleConvBlock(nn.Module):
         x = self.conv_b(self.conv_a(x))
         return x if self.act is None else self.act(x)
 
+# %% ../nbs/03_resnet.ipynb #935783dd
+def _trained(m):
+    return dict(trained=sum(p.numel() for p in m.parameters() if p.requires_grad),
+        held=any(map(is_held, m.modules())))
+
 # %% ../nbs/03_resnet.ipynb #935783de
 class SummaryCB(HooksCallback, order=-40):
     "Prints a table of the layers from one batch, then cancels the fit; `rows` holds it as numbers"
@@ -213,7 +219,8 @@ class SummaryCB(HooksCallback, order=-40):
         est = sum(p.numel()*(hw if p.dim() == 4 else 1) for p in m.parameters())
         self.rows.append(dict(module=m, type=type(m).__name__,
             input=tuple(inp[0].shape), output=tuple(out.shape),
-            params=sum(p.numel() for p in m.parameters()), mflops=est/1e6))
+            params=sum(p.numel() for p in m.parameters()), mflops=est/1e6,
+            **_trained(m)))
 
     def before_batch(self, learn):
         self.rows,self.counter = [],FlopCounterMode(display=False)
@@ -232,10 +239,11 @@ def after_predict(self:SummaryCB, learn):
     show_table(self.table())
     raise CancelFitException
 
+# %% ../nbs/03_resnet.ipynb #0c274d87
 @patch
 def table(self:SummaryCB)->str:
     "The rows as a Markdown table, with their total"
-    unique = {id(p): p.numel() for r in self.rows for p in r['module'].parameters()}
+    unique = {p: p.numel() for r in self.rows for p in r['module'].parameters()}
     inside = {m for r in self.rows for m in r['module'].modules() if m is not r['module']}
     top = [r for r in self.rows if r['module'] not in inside]
     lines = ['| Type | Input | Output | N. params | MFlops | true M multiply-adds |',
@@ -243,19 +251,24 @@ def table(self:SummaryCB)->str:
     lines += [f"| {r['type']} | {r['input']} | {r['output']} | {r['params']:,} | {r['mflops']:.1f} "
         f"| {r['mmacs']:.2f} |" for r in self.rows]
     total = lambda k: f'{sum(r[k] for r in top):.2f}'
-    return '\n'.join([*lines, f"| Total | | | {sum(unique.values()):,} | "
-        f"{total('mflops')} | {total('mmacs')} |"])
+    lines += [f"| Total | | | {sum(unique.values()):,} | {total('mflops')} | {total('mmacs')} |"]
+    trained = sum(n for p,n in unique.items() if p.requires_grad)
+    if trained == sum(unique.values()): return '\n'.join(lines)
+    more = [f"{r['trained']:,}{', norms held'*r['held']}" for r in self.rows]
+    return '\n'.join(f'{l} {o} |' for l,o in
+        zip(lines, [' trained', '--:', *more, f'{trained:,}'], strict=True))
 
 # %% ../nbs/03_resnet.ipynb #f05fb53a
 def summarize(
     m:nn.Module, # the model, left as it was
     mods:Sequence|None=None, # its modules to list; None: its direct children
     dls:DataLoaders|None=None, # where the batch comes from; None: `fashion_mnist(512)`
+    device:str|None=None, # where it is run; None: the best this machine has
 ):
     "Print a table of the layers of `m`: shapes, parameters, estimated and true work"
-    dls = fashion_mnist(512) if dls is None else dls
+    m, dls = bare(m), fashion_mnist(512) if dls is None else dls
     mods = list(m.children()) if mods is None else list(mods)
-    cbs = [SummaryCB(mods), DeviceCB()]
+    cbs = [SummaryCB(mods), DeviceCB(device)]
     with restoring(m, dls): TrainLearner(m, dls, F.cross_entropy, cbs=cbs).fit(1, train=False)
 
 # %% ../nbs/03_resnet.ipynb #485606b5

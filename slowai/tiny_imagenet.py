@@ -29,7 +29,7 @@ import torch
 # %% ../nbs/03a_tiny_imagenet.ipynb #fd8ac972
 from .checks import DataError, DataMissingError
 from .data import ImageSet, draw_shapes
-from .files import cache_folder, locked, write_whole
+from .files import as_path, cache_folder, locked, write_whole
 from .hub import NotHereError, hub_files
 
 # %% ../nbs/03a_tiny_imagenet.ipynb #658eae97
@@ -340,11 +340,11 @@ _tiny_hub_names = {
 
 def _tiny_from_env(verify, cache_dir=None):
     if not os.environ.get('SLOWAI_DATA'): raise NotHereError("the variable is not set")
-    return _tiny_from_folder(Path(os.environ['SLOWAI_DATA']).expanduser()/'tiny-imagenet', verify, cache_dir)
+    return _tiny_from_folder(as_path(os.environ['SLOWAI_DATA'])/'tiny-imagenet', verify, cache_dir)
 
 def _tiny_from_hub(verify, revision, timeout, cache_dir=None):
     "The same from the hub; once decoded, its files are not asked for again"
-    def read(): return _read_tables(hub_files(_tiny_repo, _tiny_hub_names, revision, timeout, cache_dir and Path(cache_dir)/'hub'))
+    def read(): return _read_tables(hub_files(_tiny_repo, _tiny_hub_names, revision, timeout, cache_dir and as_path(cache_dir)/'hub'))
     names, sets = _cached(f'hub {revision}', revision, read, verify, cache_dir)
     return [_tiny_class(o) for o in names], sets
 
@@ -363,7 +363,7 @@ def load_tiny_imagenet(
     places = {
         '$SLOWAI_DATA': partial(_tiny_from_env, verify, cache_dir),
         'hub': partial(_tiny_from_hub, verify, revision, hub_timeout, cache_dir)}
-    if path is not None: places = {'path': partial(_tiny_from_folder, Path(path).expanduser(), verify, cache_dir)}
+    if path is not None: places = {'path': partial(_tiny_from_folder, as_path(path), verify, cache_dir)}
     tried = {}
     for source, look in places.items():
         try:

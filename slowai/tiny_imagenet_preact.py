@@ -25,7 +25,7 @@ from torch.nn import init
 from .augment import pad_crop_flip, random_erasing, trivial_augment
 from .batches import DataLoaders, Normalize
 from .checks import check_count
-from .conv import default_device
+from .conv import check_device
 from .hooks import Hook
 from .learner import Callback
 from .norms import evaluate, refresh_norms, set_eval_mode
@@ -73,8 +73,8 @@ def get_imagenet_dls(
     if not callable(training_preprocessor):
         raise TypeError("training_preprocessor: expected a function such as "
             f"preprocess_and_trivial_augment, got {training_preprocessor!r}")
-    sets, device = (load_tiny_imagenet(path) if sets is None else sets,
-        torch.device(device or default_device()))
+    device = check_device(device)
+    if sets is None: sets = load_tiny_imagenet(path)
     if device.type != 'cpu': sets = {k: v.to(device) for k,v in sets.items()}
     # three channels: the same as `preprocess`
     tfms = {k: training_preprocessor if k == 'train' else _normalize for k in sets}

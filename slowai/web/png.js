@@ -10,7 +10,6 @@ export async function decodePng(
 ) { // {width, height, full, channels: 1 gray, 2 gray and alpha, 3 RGB or 4 RGBA, data, exif, frames}
   const png = {...chunks(bytes)}, {depth, kind, head} = png;
   if (!head || !CHANNELS[kind]) throw bad('it has no header');
-  if (kind === 0 && depth === 16) throw new Bad("expected 8 bits a channel, got mode 'I;16'; convert it first");
   const raw = await inflate(png.parts, length(png));
   const out = {width: png.width, height: png.height, full: [png.height, png.width], exif: png.exif, frames: png.frames};
   return {...out, ...meaning(pixels(raw, png), png)};
@@ -73,7 +72,10 @@ function unfilter(raw, at, rows, n, step) {
   }
 }
 
-// Samples of one byte each: of 16 bits the upper eight, of fewer than eight as they are
+// Of a sample of 16 bits, as Python has it: gray to the nearest of 256, of colours the upper eight
+const deep = (raw, at, kind) => kind === 0 ? (raw[at] * 256 + raw[at + 1] + 128) / 257 | 0 : raw[at];
+
+// Samples of one byte each; of fewer than eight bits as they are
 function pixels(raw, png) {
   const {width, height, depth, woven} = png, ch = CHANNELS[png.kind], out = new Uint8Array(width * height * ch);
   let at = 0;
@@ -86,7 +88,7 @@ function pixels(raw, png) {
       const row = at + 1, to = (y0 + y * dy) * width;
       if (depth === 8 && !woven) { out.set(raw.subarray(row, row + n), to * ch); continue; }
       for (let i = 0; i < w * ch; i++) {
-        const bit = i * depth, v = depth === 16 ? raw[row + 2 * i] : depth === 8 ? raw[row + i] :
+        const bit = i * depth, v = depth === 16 ? deep(raw, row + 2 * i, png.kind) : depth === 8 ? raw[row + i] :
           raw[row + (bit >> 3)] >> (8 - depth - (bit & 7)) & (1 << depth) - 1;
         const x = x0 + (i / ch | 0) * dx;
         out[(to + x) * ch + i % ch] = v;

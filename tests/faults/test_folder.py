@@ -133,7 +133,7 @@ FLAT = {
     'an empty file': (lambda d: (d/'disc/a.png').write_bytes(b''), "a.png: can't be decoded as a picture"),
     'a web page': (lambda d: (d/'disc/a.jpg').write_text('<!doctype html>404'), "a.jpg: can't be decoded as a picture"),
     'cut off': (lambda d: os.truncate(min((d/'disc').iterdir()), 300), "can't be decoded as a picture"),
-    'sixteen bits': (lambda d: Image.new('I;16', (9, 9)).save(d/'disc/a.png'), "a.png: expected 8 bits a channel, got mode 'I;16'"),
+    'floats': (lambda d: Image.new('F', (9, 9)).save(d/'disc/a.tif'), "a.tif: expected 8 bits a channel or gray of 16, got mode 'F'"),
 }
 
 

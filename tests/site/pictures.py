@@ -62,6 +62,7 @@ def pngs(rng):
     yield '60x50-palette-transparent.png', saved(im, 'PNG', transparency=3)
     yield '60x50-gray-transparent.png', saved(drawn(rng, (60, 50), 'L'), 'PNG', transparency=77)
     yield '60x50-colour-transparent.png', saved(drawn(rng, (60, 50)), 'PNG', transparency=drawn(rng, (60, 50)).getpixel((3, 3)))
+    yield '60x50-gray-16-bits.png', saved(Image.fromarray(rng.integers(0, 2**16, (50, 60)).astype('uint16')), 'PNG')
 
 
 def others(rng):
