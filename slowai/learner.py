@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['EVENTS', 'STEPS', 'toy_net', 'CancelBatchException', 'CancelEpochException', 'CancelFitException', 'Callback', 'Team',
-           'check_cbs', 'Learner', 'TrainLearner', 'DeviceCB', 'MetricsCB', 'ProgressCB', 'GuardCB', 'check_targets']
+           'check_cbs', 'Learner', 'TrainLearner', 'DeviceCB', 'loss_weight', 'MetricsCB', 'ProgressCB', 'GuardCB',
+           'check_targets']
 
 # %% ../nbs/02_learner.ipynb #147c23ac
 import math
@@ -292,6 +293,28 @@ class DeviceCB(Callback, order=-30):
         if hasattr(learn.model, 'to'): learn.model.to(self.device)
     def before_batch(self, learn): learn.batch = to_device(learn.batch, self.device)
 
+# %% ../nbs/02_learner.ipynb #8e1557fa
+_class_losses = ('cross_entropy', 'CrossEntropyLoss', 'nll_loss', 'NLLLoss')
+
+def _class_weights(loss_func):
+    "The weights of the classes, and the label that is ignored; None where all labels weigh one"
+    f = getattr(loss_func, 'func', loss_func)   # of a partial
+    said = lambda k, d: getattr(loss_func, 'keywords', {}).get(k, getattr(loss_func, k, d))
+    w, ignored = said('weight', None), said('ignore_index', -100)
+    if (getattr(f, '__name__', type(f).__name__) not in _class_losses
+            or said('reduction', 'mean') != 'mean' or w is None and ignored == -100): return None
+    return w, ignored
+
+def loss_weight(
+    loss_func:Callable, # such as `F.cross_entropy`, a partial of it, or an `nn.CrossEntropyLoss`
+    y:torch.Tensor, # targets, first axis N
+)->int|torch.Tensor: # N; where classes have weights or one is ignored, the sum of the weights
+    "What the mean loss of a batch weighs among others"
+    if (ws := _class_weights(loss_func)) is None or y.is_floating_point(): return len(y)
+    w, counts = ws[0], y != ws[1]
+    if w is not None: counts = w.to(y.device)[y.where(counts, 0)]*counts
+    return counts.float().sum()
+
 # %% ../nbs/02_learner.ipynb #ca91b542
 class MetricsCB(Callback, order=10):
     "torcheval metrics and the mean loss of every pass; `history` holds them as numbers"
@@ -312,11 +335,16 @@ class MetricsCB(Callback, order=10):
     def before_fit(self, learn): learn.metrics,self.history = self,[]
     def before_epoch(self, learn):
         for m in self.all_metrics.values(): m.reset()
-    def after_loss(self, learn):
-        preds, y = learn.preds.detach(), learn.batch[1]
-        if self.device != preds.device: self._move(preds.device)
-        for m in self.metrics.values(): m.update(preds, y)
-        self.all_metrics['loss'].update(learn.loss.detach(), weight=len(y))
+
+# %% ../nbs/02_learner.ipynb #705b774d
+@patch
+def after_loss(self:MetricsCB, learn):
+    preds, y = learn.preds.detach(), learn.batch[1]
+    if self.device != preds.device: self._move(preds.device)
+    for m in self.metrics.values(): m.update(preds, y)
+    loss, w = learn.loss.detach(), loss_weight(learn.loss_func, y)
+    if torch.is_tensor(w): loss = loss.where(w > 0, 0)   # a mean of nothing
+    self.all_metrics['loss'].update(loss, weight=w)
 
 # %% ../nbs/02_learner.ipynb #a2778ec4
 @patch
@@ -326,7 +354,8 @@ def _move(self:MetricsCB, device):
 
 @patch
 def after_epoch(self:MetricsCB, learn):
-    vals = {k: float(learn.team.merged(m).compute()) for k,m in self.all_metrics.items()}
+    ms = {k: learn.team.merged(m) for k,m in self.all_metrics.items()}
+    vals = {k: float(m.compute()) if getattr(m, 'weights', 1) else math.nan for k,m in ms.items()}
     self.history.append({**vals, 'epoch': learn.epoch,
         'train': 'train' if learn.training else 'eval'})
     self.log(self.history[-1])
@@ -472,8 +501,6 @@ def before_fit(self:GuardCB, learn):
             "drop_last=True")
 
 # %% ../nbs/02_learner.ipynb #cae90b5d
-_class_losses = ('cross_entropy', 'CrossEntropyLoss', 'nll_loss', 'NLLLoss')
-
 def check_targets(
     preds:torch.Tensor, # scores (N, n_classes)
     y:torch.Tensor, # labels, int64 (N,)
@@ -493,7 +520,10 @@ def check_targets(
 # %% ../nbs/02_learner.ipynb #eb209ac4
 @patch
 def after_loss(self:GuardCB, learn):
-    if not learn.training or (learn.loss.device.type != 'cpu' and learn.iter % self.every): return
+    if not learn.training: return
+    if _class_weights(learn.loss_func) and not loss_weight(learn.loss_func, learn.batch[1]):
+        raise CancelBatchException   # a mean of nothing: there is nothing to learn from
+    if learn.loss.device.type != 'cpu' and learn.iter % self.every: return
     if math.isfinite(loss := learn.loss.item()): return
     named = ((plain_name(learn.model, k), p) for k,p in learn.model.named_parameters())
     what = [f'{name} of shape {tuple(t.shape)}'

@@ -246,7 +246,7 @@ def param_groups(
         raise ValueError("head: none of its parameters is among those of the model")
     groups = [dict(params=[], lr=lr*f, name=nm + s, **kw)
         for nm,f in (('all' if head is None else 'head', 1), ('body', body))
-        for s,kw in (('', {}), (', no decay', dict(weight_decay=0.)))]
+        for s,kw in (('', {}), (' (no decay)', dict(weight_decay=0.)))]
     for p in params:
         i = 2*(id(p) not in heads) + (p.dim() < 2 and not decay_all)
         groups[i]['params'].append(p)
