@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['EVENTS', 'STEPS', 'toy_net', 'CancelBatchException', 'CancelEpochException', 'CancelFitException', 'Callback', 'Team',
-           'check_cbs', 'Learner', 'TrainLearner', 'DeviceCB', 'MetricsCB', 'ProgressCB', 'GuardCB', 'check_targets']
+           'check_cbs', 'Learner', 'TrainLearner', 'DeviceCB', 'Mean', 'MulticlassAccuracy', 'MetricsCB', 'ProgressCB',
+           'GuardCB', 'check_targets']
 
 # %% ../nbs/02_learner.ipynb #147c23ac
 import math
@@ -36,7 +37,7 @@ from .display import display_mode, format_row, metrics_table, show_figure, show_
 # %% ../nbs/02_learner.ipynb #6d7bf16b
 with warnings.catch_warnings():
     warnings.simplefilter('ignore', FutureWarning)
-    from torcheval.metrics import Mean, MulticlassAccuracy  # noqa: F401 (for whoever trains a classifier)
+    from torcheval import metrics as _torcheval
 
 # %% ../nbs/02_learner.ipynb #8a24dd55
 def toy_net()->nn.Sequential: # 16×16 gray images to 4 scores; the same weights at each call
@@ -295,6 +296,29 @@ class DeviceCB(Callback, order=-30):
     def before_fit(self, learn):
         if hasattr(learn.model, 'to'): learn.model.to(self.device)
     def before_batch(self, learn): learn.batch = to_device(learn.batch, self.device)
+
+# %% ../nbs/02_learner.ipynb #5d0c1a77
+class Mean(_torcheval.Mean):
+    "torcheval's mean, of one number at a time"
+    def update(self,
+        input:torch.Tensor, # one number
+        *,
+        weight:float=1., # how much it counts
+    ):
+        self.weighted_sum.add_(input, alpha=weight); self.weights.add_(weight)
+        return self
+
+class MulticlassAccuracy(_torcheval.MulticlassAccuracy):
+    "torcheval's accuracy"
+    def update(self,
+        input:torch.Tensor, # scores, float (N, n_classes)
+        target:torch.Tensor, # labels, int64 (N,)
+    ):
+        plain = self.average == 'micro' and self.k == 1 and input.ndim == 2 and target.ndim == 1
+        if not plain or len(input) != len(target) or not (input.device == target.device == self.device):
+            return super().update(input, target)
+        self.num_correct.add_(input.argmax(1).eq_(target).sum()); self.num_total.add_(len(target))
+        return self
 
 # %% ../nbs/02_learner.ipynb #ca91b542
 class MetricsCB(Callback, order=10):
