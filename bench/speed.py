@@ -155,8 +155,7 @@ def for_nothing(rounds):
 
 
 def growth(rounds):
-    grid = dict(images=[10**3, 10**4, 10**5, 10**6], size=[16, 32, 64, 128], width=[4, 8, 16, 32], depth=[1, 2, 4, 8],
-        batch_size=[64, 128, 256, 512, 1024])
+    grid = dict(images=[10**3, 10**4, 10**5, 10**6], size=[16, 32, 64], width=[4, 8, 16], depth=[1, 2, 4], batch_size=[64, 256, 1024])
     small = dict(images=dict(size=8, width=4, batch_size=512), size=dict(images=1024), width=dict(images=4096), depth=dict(images=4096),
         batch_size=dict(images=8192))
     out = {}

@@ -287,6 +287,7 @@ def _windows(x, ks, stride, padding):
     h, w = ((o - k)//s + 1 for o,k,s in zip(size, ks, stride))
     return x.as_strided((n, h, w, *ks, c), (a, b*stride[0], d*stride[1], b, d, e)).reshape(n*h*w, -1)
 
+# %% ../nbs/96_cpu.ipynb #b2d1c8f4
 class _Conv(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, stride, padding):

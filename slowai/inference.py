@@ -30,6 +30,7 @@ from torch import nn
 # %% ../nbs/07_inference.ipynb #46410d43
 from . import __version__
 from .batches import Normalize
+from .cpu import fused, settle
 from .checks import DataError, check_count, one_line_errors, pick
 from .display import show_table
 from .files import write_atomically
@@ -235,6 +236,8 @@ def load_model(
 
 # %% ../nbs/07_inference.ipynb #cf7dde14
 def _mirror(x): return x.flip(-1)
+def _channels_last(x):
+    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
 @patch
 def probs(self:Classifier,
@@ -246,8 +249,9 @@ def probs(self:Classifier,
         next((p.device for p in self.model.parameters()), torch.device('cpu')))
     try:
         self.model.eval()
-        with torch.no_grad():
-            scores = [self.model(v.to(device)).float() for v in ([x, _mirror(x)] if tta else [x])]
+        with torch.no_grad(), fused():
+            views = (v.to(device) for v in ([x, _mirror(x)] if tta else [x]))
+            scores = [settle(self.model(_channels_last(v))).float() for v in views]
     finally:
         for m,on in modes: m.training = on
     if scores[0].shape != (len(x), len(self.classes)):

@@ -251,6 +251,7 @@ def _sums(j, x, w, i, lo, hi, s):
         mean, j.slope, j.has_other, s, q)
     _fold(s, q, _from(_f32(j.partial), 2*i*j.channels), j)
 
+# %% ../nbs/95_kernels.ipynb #a1c0b7d4
 @njit
 def _images(j, x, out, lo, hi, s):
     n, half = j.height*j.tile, (j.height + 1)//2*((j.tile//j.channels + 1)//2)*j.channels

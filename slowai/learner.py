@@ -315,8 +315,8 @@ class MulticlassAccuracy(_torcheval.MulticlassAccuracy):
         target:torch.Tensor, # labels, int64 (N,)
     ):
         plain = self.average == 'micro' and self.k == 1 and input.ndim == 2 and target.ndim == 1
-        if not plain or len(input) != len(target) or not (input.device == target.device == self.device):
-            return super().update(input, target)
+        here = input.device == target.device == self.device
+        if not plain or not here or len(input) != len(target): return super().update(input, target)
         self.num_correct.add_(input.argmax(1).eq_(target).sum()); self.num_total.add_(len(target))
         return self
 

@@ -40,6 +40,7 @@ def in_turn(
             if i >= warm: seconds[k].append(time.perf_counter() - start)
     return seconds
 
+# %% ../nbs/09_speed.ipynb #09c0000c
 def spread(
     values:list, # numbers, at least one
 )->dict: # median, min, max
@@ -55,7 +56,7 @@ def against(
     ratio = lambda v: [a/b for a,b in zip(v, seconds[base], strict=True)]
     return {k: spread(ratio(v)) for k,v in seconds.items()}
 
-# %% ../nbs/09_speed.ipynb #09c0000e
+# %% ../nbs/09_speed.ipynb #09c00010
 def machine_rates(
     dtype:torch.dtype=torch.float32, # of the matrices
     n:int=1024, # their rows and columns
@@ -68,7 +69,7 @@ def machine_rates(
     seconds = in_turn(dict(macs=lambda: a@b, bytes=lambda: y.copy_(x)))
     return dict(macs=n**3/min(seconds['macs']), bytes=8*x.numel()/min(seconds['bytes']))
 
-# %% ../nbs/09_speed.ipynb #09c00011
+# %% ../nbs/09_speed.ipynb #09c00013
 _watched = 'conv2d linear batch_norm leaky_relu relu sub add avg_pool2d'.split()
 
 class _Watch(TorchFunctionMode):
@@ -83,7 +84,7 @@ class _Watch(TorchFunctionMode):
                 bytes=sum(t.numel()*out.element_size() for t in moved)))
         return out
 
-# %% ../nbs/09_speed.ipynb #09c00012
+# %% ../nbs/09_speed.ipynb #09c00014
 def layer_costs(
     model:nn.Module, # left as it was, apart from its norms' memory where it is in training mode
     x:torch.Tensor, # a batch (N, C, H, W)
@@ -94,11 +95,13 @@ def layer_costs(
     check_count('times', times)
     passes = []
     for _ in range(times + 1):
-        with torch.no_grad(), torch.autocast('cpu', torch.bfloat16, enabled=bf16), _Watch() as watch: model(x)
+        half = torch.autocast('cpu', torch.bfloat16, enabled=bf16)
+        with torch.no_grad(), half, _Watch() as watch: model(x)
         passes.append(watch.rows)
-    return [{**rows[0], 'seconds': min(r['seconds'] for r in rows)} for rows in zip(*passes[1:], strict=True)]
+    fastest = lambda rows: {**rows[0], 'seconds': min(r['seconds'] for r in rows)}
+    return [fastest(rows) for rows in zip(*passes[1:], strict=True)]
 
-# %% ../nbs/09_speed.ipynb #09c00014
+# %% ../nbs/09_speed.ipynb #09c00016
 def roofline_plot(
     costs:list, # as `layer_costs` gives them
     rates:Mapping, # as `machine_rates` gives them
@@ -112,11 +115,12 @@ def roofline_plot(
     ax.loglog(roof, [min(rates['macs'], o*rates['bytes'])/1e9 for o in roof], color='black', lw=1,
         label='roof')
     size = [10 + 300*r['seconds']/sum(o['seconds'] for o in costs) for r in rows]
-    ax.scatter(at, [r['macs']/r['seconds']/1e9 for r in rows], size, alpha=.7, label='a convolution')
+    speed = [r['macs']/r['seconds']/1e9 for r in rows]
+    ax.scatter(at, speed, size, alpha=.7, label='a convolution')
     ax.set(xlabel='multiply-adds a byte', ylabel='10⁹ multiply-adds a second'); ax.legend()
     return ax
 
-# %% ../nbs/09_speed.ipynb #09c00018
+# %% ../nbs/09_speed.ipynb #09c0001a
 def kinds_of(
     costs:list, # as `layer_costs` gives them
     rates:Mapping, # as `machine_rates` gives them
@@ -131,7 +135,7 @@ def kinds_of(
     head = ['function', 'calls', 'at the roof, ms', 'took, ms', 'of the possible']
     return markdown_table(head, rows)
 
-# %% ../nbs/09_speed.ipynb #09c0001b
+# %% ../nbs/09_speed.ipynb #09c0001d
 def training_step(
     model:nn.Module, # trained by each call
     x:torch.Tensor, # a batch (N, C, H, W)
@@ -144,7 +148,7 @@ def training_step(
 )->Callable: # without arguments; returns the loss
     "A training step with the settings of `train_1cycle`'s `fast`, each on or off"
     if channels_last:
-        model, x = model.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
+        model, x = (o.to(memory_format=torch.channels_last) for o in (model, x))
     opt = torch.optim.AdamW(model.parameters(), 1e-3, fused=one_pass or None)
     def step():
         with keep_memory(keep):
@@ -155,9 +159,10 @@ def training_step(
         return loss.item()
     return step
 
-# %% ../nbs/09_speed.ipynb #09c0001e
-_kinds = dict(convolutions=('conv', '_Conv', 'aten::mm', 'addmm'), norms=('batch_norm', '_Node', '_Filled'), activations=('leaky_relu', 'relu', 'aten::sub'),
-    pooling=('pool', '_Pool'), sums=('aten::add',), optimiser=('adam', 'lerp', 'addc', 'sqrt', 'aten::div', 'Optimizer'))
+# %% ../nbs/09_speed.ipynb #09c00020
+_kinds = dict(convolutions=('conv', '_Conv', 'aten::mm', 'addmm'), pooling=('pool', '_Pool'),
+    norms=('batch_norm', '_Node', '_Filled'), activations=('relu', 'aten::sub'),
+    sums=('aten::add',), optimiser=('adam', 'lerp', 'addc', 'sqrt', 'aten::div', 'Optimizer'))
 
 def step_profile(
     step:Callable, # such as `training_step` makes it
