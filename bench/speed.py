@@ -27,7 +27,7 @@ from slowai.speed import against, in_turn, layer_costs, machine_rates, spread, s
 from slowai.steps import has_fast_bf16
 
 ROOT = Path(__file__).resolve().parent.parent
-OUT, CASE, OTHERS = ROOT/'results/bench_speed.json', ROOT/'bench/speed_case.py', ROOT/'.venv/others'
+OUT, CASE, OTHERS = ROOT/'results/bench_speed.json', ROOT/'bench/_speed_case.py', ROOT/'.venv/others'
 WANTED = 'fastai==2.8.12', 'lightning==2.6.6', f"torch=={torch.__version__.split('+')[0]}"
 ALL = dict(channels_last=True, keep=True, bf16=True, fuse=True, one_pass=True)
 

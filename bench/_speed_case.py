@@ -1,5 +1,5 @@
 """One contestant of bench/speed.py in a process of its own: each line on its standard input is a round, each
-answer the seconds of its training. `speed_case.py growth '{"images": 1000}'` trains one epoch and says what it cost.
+answer the seconds of its training. `_speed_case.py growth '{"images": 1000}'` trains one epoch and says what it cost.
 
 The data are 28×28 pictures of noise, the network is the residual one of page 03, and all have AdamW, one-cycle, an accuracy and a
 progress display. The cases `one_…` train a model of a single layer, on batches of 64 that are there already: what is added to a step?"""
