@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['EVENTS', 'STEPS', 'toy_net', 'CancelBatchException', 'CancelEpochException', 'CancelFitException', 'Callback', 'Team',
-           'check_cbs', 'Learner', 'TrainLearner', 'DeviceCB', 'loss_weight', 'MetricsCB', 'ProgressCB', 'GuardCB',
-           'check_targets']
+           'check_cbs', 'Learner', 'TrainLearner', 'DeviceCB', 'Mean', 'MulticlassAccuracy', 'MetricsCB', 'ProgressCB',
+           'GuardCB', 'check_targets']
 
 # %% ../nbs/02_learner.ipynb #147c23ac
 import math
@@ -31,14 +31,13 @@ from torch.utils.data import DataLoader
 
 # %% ../nbs/02_learner.ipynb #1b83fefb
 from .checks import check_count, check_lr
-from .conv import check_device, to_device
+from .conv import default_device, to_device
 from .display import display_mode, format_row, metrics_table, show_figure, show_table
-from .states import plain_name
 
 # %% ../nbs/02_learner.ipynb #6d7bf16b
 with warnings.catch_warnings():
     warnings.simplefilter('ignore', FutureWarning)
-    from torcheval.metrics import Mean, MulticlassAccuracy  # noqa: F401 (for whoever trains a classifier)
+    from torcheval import metrics as _torcheval
 
 # %% ../nbs/02_learner.ipynb #8a24dd55
 def toy_net()->nn.Sequential: # 16×16 gray images to 4 scores; the same weights at each call
@@ -258,7 +257,6 @@ def fit(self:Learner,
         with self.team.together(self):
             self.point = self._resume_point(resume) if resume else None
             self.n_epochs,self.epoch,self.iter,self.will_train = n_epochs,0,0,train
-            self.fit_lr,self.will_evaluate = lr,valid
             self.epochs = range(self.point.epoch if self.point else 0, n_epochs)
             if train and self.opt_func: self.opt = self.opt_func(self.model.parameters(), lr=lr)
             self._within('fit', self._all_epochs, train, valid)
@@ -288,32 +286,39 @@ class DeviceCB(Callback, order=-30):
     "Model and batches on one device"
     def __init__(self,
         device:str|torch.device|None=None, # such as 'cuda:1' or 'cpu'; None: the best here
-    ): self.device = check_device(device)
+    ):
+        try:
+            self.device = torch.device(device or default_device())
+            torch.empty(1, device=self.device)
+        except Exception as e:
+            raise ValueError(f"device: {str(device)!r} can't be used on this machine; "
+                f"the best here is {str(default_device())!r}") from e
     def before_fit(self, learn):
         if hasattr(learn.model, 'to'): learn.model.to(self.device)
     def before_batch(self, learn): learn.batch = to_device(learn.batch, self.device)
 
-# %% ../nbs/02_learner.ipynb #8e1557fa
-_class_losses = ('cross_entropy', 'CrossEntropyLoss', 'nll_loss', 'NLLLoss')
+# %% ../nbs/02_learner.ipynb #5d0c1a77
+class Mean(_torcheval.Mean):
+    "torcheval's mean, of one number at a time"
+    def update(self,
+        input:torch.Tensor, # one number
+        *,
+        weight:float=1., # how much it counts
+    ):
+        self.weighted_sum.add_(input, alpha=weight); self.weights.add_(weight)
+        return self
 
-def _class_weights(loss_func):
-    "The weights of the classes, and the label that is ignored; None where all labels weigh one"
-    f = getattr(loss_func, 'func', loss_func)   # of a partial
-    said = lambda k, d: getattr(loss_func, 'keywords', {}).get(k, getattr(loss_func, k, d))
-    w, ignored = said('weight', None), said('ignore_index', -100)
-    if (getattr(f, '__name__', type(f).__name__) not in _class_losses
-            or said('reduction', 'mean') != 'mean' or w is None and ignored == -100): return None
-    return w, ignored
-
-def loss_weight(
-    loss_func:Callable, # such as `F.cross_entropy`, a partial of it, or an `nn.CrossEntropyLoss`
-    y:torch.Tensor, # targets, first axis N
-)->int|torch.Tensor: # N; where classes have weights or one is ignored, the sum of the weights
-    "What the mean loss of a batch weighs among others"
-    if (ws := _class_weights(loss_func)) is None or y.is_floating_point(): return len(y)
-    w, counts = ws[0], y != ws[1]
-    if w is not None: counts = w.to(y.device)[y.where(counts, 0)]*counts
-    return counts.float().sum()
+class MulticlassAccuracy(_torcheval.MulticlassAccuracy):
+    "torcheval's accuracy"
+    def update(self,
+        input:torch.Tensor, # scores, float (N, n_classes)
+        target:torch.Tensor, # labels, int64 (N,)
+    ):
+        plain = self.average == 'micro' and self.k == 1 and input.ndim == 2 and target.ndim == 1
+        here = input.device == target.device == self.device
+        if not plain or not here or len(input) != len(target): return super().update(input, target)
+        self.num_correct.add_(input.argmax(1).eq_(target).sum()); self.num_total.add_(len(target))
+        return self
 
 # %% ../nbs/02_learner.ipynb #ca91b542
 class MetricsCB(Callback, order=10):
@@ -335,16 +340,11 @@ class MetricsCB(Callback, order=10):
     def before_fit(self, learn): learn.metrics,self.history = self,[]
     def before_epoch(self, learn):
         for m in self.all_metrics.values(): m.reset()
-
-# %% ../nbs/02_learner.ipynb #705b774d
-@patch
-def after_loss(self:MetricsCB, learn):
-    preds, y = learn.preds.detach(), learn.batch[1]
-    if self.device != preds.device: self._move(preds.device)
-    for m in self.metrics.values(): m.update(preds, y)
-    loss, w = learn.loss.detach(), loss_weight(learn.loss_func, y)
-    if torch.is_tensor(w): loss = loss.where(w > 0, 0)   # a mean of nothing
-    self.all_metrics['loss'].update(loss, weight=w)
+    def after_loss(self, learn):
+        preds, y = learn.preds.detach(), learn.batch[1]
+        if self.device != preds.device: self._move(preds.device)
+        for m in self.metrics.values(): m.update(preds, y)
+        self.all_metrics['loss'].update(learn.loss.detach(), weight=len(y))
 
 # %% ../nbs/02_learner.ipynb #a2778ec4
 @patch
@@ -354,8 +354,7 @@ def _move(self:MetricsCB, device):
 
 @patch
 def after_epoch(self:MetricsCB, learn):
-    ms = {k: learn.team.merged(m) for k,m in self.all_metrics.items()}
-    vals = {k: float(m.compute()) if getattr(m, 'weights', 1) else math.nan for k,m in ms.items()}
+    vals = {k: float(learn.team.merged(m).compute()) for k,m in self.all_metrics.items()}
     self.history.append({**vals, 'epoch': learn.epoch,
         'train': 'train' if learn.training else 'eval'})
     self.log(self.history[-1])
@@ -475,32 +474,26 @@ class GuardCB(Callback, order=-10):
     def __init__(self,
         every:int=20, # batches between two looks at the loss on an accelerator; 1 on a CPU
     ): self.every = every
+    def before_fit(self, learn):
+        self.told = sys.exception()   # of whoever called us, not ours
+        if not learn.will_train: return
+        bn = next((n for n,m in learn.model.named_modules()
+            if isinstance(m, nn.modules.batchnorm._BatchNorm)), None)
+        dl = learn.dls['train']
+        if bn is None or not isinstance(dl, DataLoader) or not dl.batch_size or dl.drop_last: return
+        n, bs = len(dl.dataset), dl.batch_size
+        if (n - 1) % bs == 0:
+            raise ValueError(f"bs: {n} training images in batches of {bs} leave a last batch of "
+                f"one image, and BatchNorm ({bn}) needs at least two; choose another bs, or "
+                "drop_last=True")
     def after_predict(self, learn):
         if learn.iter == 0 and learn.epoch == 0 and getattr(learn.loss_func, '__name__',
                 type(learn.loss_func).__name__) in _class_losses:
             check_targets(learn.preds, learn.batch[1])
 
-# %% ../nbs/02_learner.ipynb #023d0224
-@patch
-def before_fit(self:GuardCB, learn):
-    self.told = sys.exception()   # of whoever called us, not ours
-    if not learn.will_train: return
-    params = list(learn.model.parameters())
-    if params and not any(p.requires_grad for p in params):
-        raise ValueError(f"model: all {sum(p.numel() for p in params):,} parameters are frozen, "
-            "so there is nothing to train; slowai.norms.unfreeze(part), or requires_grad_(True), "
-            "frees a part, and fit(train=False) only evaluates")
-    bn = next((plain_name(learn.model, n) for n,m in learn.model.named_modules()
-        if isinstance(m, nn.modules.batchnorm._BatchNorm)), None)
-    dl = learn.dls['train']
-    if bn is None or not isinstance(dl, DataLoader) or not dl.batch_size or dl.drop_last: return
-    n, bs = len(dl.dataset), dl.batch_size
-    if (n - 1) % bs == 0:
-        raise ValueError(f"bs: {n} training images in batches of {bs} leave a last batch of "
-            f"one image, and BatchNorm ({bn}) needs at least two; choose another bs, or "
-            "drop_last=True")
-
 # %% ../nbs/02_learner.ipynb #cae90b5d
+_class_losses = ('cross_entropy', 'CrossEntropyLoss', 'nll_loss', 'NLLLoss')
+
 def check_targets(
     preds:torch.Tensor, # scores (N, n_classes)
     y:torch.Tensor, # labels, int64 (N,)
@@ -520,14 +513,10 @@ def check_targets(
 # %% ../nbs/02_learner.ipynb #eb209ac4
 @patch
 def after_loss(self:GuardCB, learn):
-    if not learn.training: return
-    if _class_weights(learn.loss_func) and not loss_weight(learn.loss_func, learn.batch[1]):
-        raise CancelBatchException   # a mean of nothing: there is nothing to learn from
-    if learn.loss.device.type != 'cpu' and learn.iter % self.every: return
+    if not learn.training or (learn.loss.device.type != 'cpu' and learn.iter % self.every): return
     if math.isfinite(loss := learn.loss.item()): return
-    named = ((plain_name(learn.model, k), p) for k,p in learn.model.named_parameters())
     what = [f'{name} of shape {tuple(t.shape)}'
-        for name,t in chain([('the images', learn.batch[0])], named)
+        for name,t in chain([('the images', learn.batch[0])], learn.model.named_parameters())
         if torch.is_tensor(t) and t.is_floating_point() and not t.isfinite().all()]
     lr = f", lr {learn.opt.param_groups[0]['lr']:.2g}" if learn.opt else ''
     raise FloatingPointError(f"the loss is {loss} at {learn.where()}{lr}; the optimiser has not "

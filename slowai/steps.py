@@ -62,15 +62,21 @@ def _compiled(model):
     return type(model).__name__ == 'OptimizedModule' or any(
         getattr(m, '_compiled_call_impl', None) is not None for m in model.modules())
 
+def _one_pass(opt):
+    for g in opt.param_groups if isinstance(opt, torch.optim.Adam) else []:
+        if g['fused'] is None and g['foreach'] is None: g['fused'] = True   # nobody has chosen
+
+# %% ../nbs/02b_steps.ipynb #c3a4d5e7
 class FusedCB(Callback, order=90):
-    "Norm, sum and activation in one pass over memory, on a CPU"
+    "Norm, sum and activation in one pass over memory, and the optimiser's step, on a CPU"
     def __init__(self,
         on:bool=True, # False: leave everything to torch
     ): self.want,self.on,self.ctx = on,False,None
     def before_fit(self, learn):
         norms = any(isinstance(m, nn.BatchNorm2d) for m in learn.model.modules())
-        here = norms and device_of(learn.model).type == 'cpu' and not _compiled(learn.model)
-        self.on = self.want and here and has_kernels()
+        here = self.want and device_of(learn.model).type == 'cpu'
+        self.on = here and norms and not _compiled(learn.model) and has_kernels()
+        if here and learn.opt: _one_pass(learn.opt)
     def before_batch(self, learn):
         if self.on: self.ctx = fused(); self.ctx.__enter__()
     def after_predict(self, learn):
