@@ -1,4 +1,4 @@
-"""The question of nbs/05_preactivation.ipynb at full size, on a GPU: `python tools/run_full_size.py [--minutes 25]`
+"""The question of nbs/05a_seventeen.ipynb at full size, on a GPU: `python tools/run_full_size.py [--minutes 25]`
 
 Runs the list of that page in its order, the most telling first: all channels, 64×64, 25 epochs. What is finished is in
 results/preact_full_size.json and is not run again; a run that would end after `--minutes`, by an estimate corrected by the runs before it,
@@ -14,8 +14,9 @@ from pathlib import Path
 import torch
 
 from slowai.checks import DataError
-from slowai.preactivation import arena, full_size, gpu_minutes, run_recipe
+from slowai.laboratory import arena, run_recipe
 from slowai.records import load_records, save_record
+from slowai.seventeen import full_size, gpu_minutes
 from slowai.tiny_imagenet import load_tiny_imagenet, tiny_imagenet_or_shapes
 from slowai.tiny_imagenet_preact import preprocess_and_trivial_augment
 

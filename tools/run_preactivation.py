@@ -1,4 +1,5 @@
-"""The runs of nbs/05_preactivation.ipynb: `python tools/run_preactivation.py [--seeds 0 1 2] [--only 'post*'] [--part 1/2]`
+"""The runs of nbs/05_preactivation.ipynb and nbs/05a_seventeen.ipynb:
+`python tools/run_preactivation.py [--seeds 0 1 2] [--only 'post*'] [--part 1/2]`
 
 Each takes some minutes; what is finished is in results/preact_answer.json and is not run again, so that the list may be stopped at any
 moment and started again. On a CPU two parts side by side, with one thread each (OMP_NUM_THREADS=1), are faster than one part after the
@@ -13,8 +14,9 @@ import torch
 
 from slowai.checks import DataError
 from slowai.files import locked
-from slowai.preactivation import arena, experiments, run_recipe
+from slowai.laboratory import arena, run_recipe
 from slowai.records import load_records, save_record
+from slowai.seventeen import every_recipe
 from slowai.tiny_imagenet import load_tiny_imagenet
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,8 +44,8 @@ def todo(seeds, only, results, part='1/1'):
     "Seed and recipe of what was asked for, belongs to the part and is not among the results yet"
     i, n = part_of(part)
     done = {(o['name'], o['seed']) for o in load_records(results)}
-    asked = [(s, r) for s in seeds for r in experiments if any(fnmatch(r.name, o) for o in only)]
-    if not asked: sys.exit(f"run_preactivation: --only: {only} is none of {', '.join(r.name for r in experiments)}")
+    asked = [(s, r) for s in seeds for r in every_recipe if any(fnmatch(r.name, o) for o in only)]
+    if not asked: sys.exit(f"run_preactivation: --only: {only} is none of {', '.join(r.name for r in every_recipe)}")
     return [(s, r) for s, r in asked[i - 1::n] if (r.name, s) not in done]
 
 
