@@ -92,7 +92,7 @@ def place(
     if have:
         copy_page(docs/'live', engine, page=False)
         for o in FIGURES.iterdir(): shutil.copy(o, docs/'live')
-        for k, o in have.items(): shutil.copytree(o, docs/'live'/k, dirs_exist_ok=True)
+        for k, o in have.items(): shutil.copytree(o, docs/'live'/k, ignore=shutil.ignore_patterns('expected.json'), dirs_exist_ok=True)
     heavy = sum(o.stat().st_size for o in (docs/'live/web').glob('ort*'))
     says = {k: 'Try it here' for k in have}
     for k, o in have.items():

@@ -45,9 +45,10 @@ export function select(label, options, changed) {
 }
 
 export function slider(label, max, changed) {
-  const range = make('input', {type: 'range', min: 0, max, value: 0}), said = make('output');
+  const range = make('input', {type: 'range', min: 0, max, value: 0, ariaLabel: label}), said = make('span');
+  const say = text => { said.textContent = text; range.setAttribute('aria-valuetext', text); };
   range.addEventListener('input', () => changed(+range.value));
-  return Object.assign(make('label', {}, make('span', {textContent: label}), range, said), {range, said});
+  return Object.assign(make('label', {}, make('span', {textContent: label}), range, said), {range, say});
 }
 
 // A file of the reader's

@@ -63,7 +63,7 @@ export async function figure(box, folder) {
     paint(found, width - 2, height - 2, i => redBlue(found_[i] / most), [now.x, now.y, 1]);
     for (const [o, v, n] of [[column, now.x, width], [row, now.y, height]]) {
       Object.assign(o.range, {max: n - 3, value: v});
-      o.said.textContent = v + 1;
+      o.say(`${v + 1} of ${n - 2}`);
     }
     const at = i => pixels[(now.y + (i / 3 | 0)) * width + now.x + i % 3] / 255;
     const lines = [0, 3, 6].map(r => [0, 1, 2].map(c => `${at(r + c).toFixed(2)} × ${k[r + c] < 0 ? `(${short(k[r + c])})` : short(k[r + c])}`).join(' + '));
