@@ -39,7 +39,8 @@ export async function figure(box, folder) {
     drawSeen(canvas, o, about);
     return make('tr', {}, make('th', {scope: 'row'}, canvas), ...cells[i]);
   });
-  box.replaceChildren(moment, make('table', {className: 'sl-memory'},
+  const note = 'A small relative of the page’s failing network: its recipe, with fewer channels, classes and steps, trained when this site was built.';
+  box.replaceChildren(moment, make('p', {className: 'sl-quiet', textContent: note}), make('table', {className: 'sl-memory'},
     make('caption', {textContent: 'The same pictures, which the network was not trained on, and the same weights'}),
     make('thead', {}, make('tr', {}, th('picture', 'col'), ...MEMORIES.map(o => th(o, 'col')))),
     make('tbody', {}, row(`right of ${about.n_test}`, all), row('right of these', sums), ...rows)));

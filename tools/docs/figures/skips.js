@@ -50,7 +50,8 @@ export async function figure(box, folder) {
   clear.addEventListener('click', () => { pad.clear(); drawn(); });
   const some = choice(`${pictures.length} test pictures`, pictures, about.names, about, i => { Object.assign(now, {pixels: pixelsOf(pictures[i], about), i}); look(); });
   const way = select('Skips', all.map(([name], i) => [i, name]), v => { now.way = +v; look(); count(); });
-  box.replaceChildren(some, way, make('div', {className: 'sl-row'}, make('div', {}, make('p', {className: 'sl-quiet', textContent: 'or draw: '}, clear), canvas),
+  const note = 'The residual network of these pages, trained when this site was built, on a part of the pictures and for one epoch only.';
+  box.replaceChildren(make('p', {className: 'sl-quiet', textContent: note}), some, way, make('div', {className: 'sl-row'}, make('div', {}, make('p', {className: 'sl-quiet', textContent: 'or draw: '}, clear), canvas),
     make('div', {}, make('p', {className: 'sl-quiet', textContent: 'what it sees'}), seen),
     make('div', {className: 'sl-answer'}, make('p', {className: 'sl-quiet', textContent: 'what it says'}), answer, said)), score,
   make('p', {className: 'sl-quiet', textContent: 'Of each layer the eight maps that differ most from place to place, each from its own least (dark) to its own most (bright).'}), layers);
