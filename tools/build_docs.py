@@ -1,8 +1,8 @@
 """Build the site into _docs without Quarto, from the same nbs/_quarto.yml: our own pages (tools/docs), then smalldocs
 
-A reader's browser asks no other host for anything: formulas are set by KaTeX from the site itself (the npm package, fetched once), and web
-fonts give way to the reader's own. With `--sources DIR` the pages are only written, for `quarto render DIR`; `--finish DIR` does the last
-steps on a site that Quarto built."""
+A reader's browser asks no other host for anything: formulas are set by KaTeX from the site itself (the npm package, fetched once), web
+fonts give way to the reader's own, and live figures run onnxruntime-web from the site, with weights that the first build trains and keeps.
+With `--sources DIR` the pages are only written, for `quarto render DIR`; `--finish DIR` does the last steps on a site that Quarto built."""
 import argparse
 import json
 import os
@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 import yaml
-from docs import modmap, reference
+from docs import live, modmap, reference
 from docs.finish import broken, localise, named, notebooks, pictures, undate
 from docs.links import Links
 from docs.pages import notebook_page, relink
@@ -105,8 +105,10 @@ def main():
         return sources(args.sources, cfg)
     bad = [] if args.finish else build(cfg)
     docs = args.finish or cfg.doc_path
-    left = localise(docs, cfg.config_path/'.venv/share/slowai')
+    cache = cfg.config_path/'.venv/share/slowai'
+    left = localise(docs, cache)
     pictures(docs)
+    bad += live.place(docs, cache, cfg.lib_path)
     named(docs)
     undate(docs)
     if args.finish: notebooks(docs, sorted(nbglob(as_path=True)))

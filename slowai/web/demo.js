@@ -1,15 +1,14 @@
-// The page for one's own network: pictures in, names and maps out. Names of classes and files are only ever set as text
+// The page for one's own network: pictures in, names and maps out. Names of files are only ever set as text, as those of classes are
 import {Network, top} from './network.js';
-import {drawMaps, drawSeen} from './maps.js';
+import {drawSeen} from './maps.js';
 import {pen} from './pen.js';
+import {make, percent, picture, ranking, showLayers} from './show.js';
 
 const MOST = 60;   // answers that stay on the page
 const $ = id => document.getElementById(id);
-const make = (tag, props = {}, ...inside) => { const o = Object.assign(document.createElement(tag), props); o.append(...inside); return o; };
 const say = text => { $('state').textContent = text; };
 const trouble = text => { $('trouble').textContent = text; $('trouble').hidden = false; };
 const net = new Network('./');
-const percent = p => p >= .9995 ? '100 %' : `${(100 * p).toFixed(1)} %`;
 let about;
 
 async function begin() {
@@ -88,17 +87,11 @@ async function bring(pictures) {
 }
 
 function card(name, {probs, seen, words, animated}, asked) {
-  const list = make('ol'), canvas = make('canvas'), notes = [animated && 'of the animation, the first picture', words].filter(Boolean).join('; ');
-  canvas.setAttribute('role', 'img');
-  canvas.setAttribute('aria-label', 'The picture as the network sees it');
+  const canvas = picture('The picture as the network sees it');
+  const notes = [animated && 'of the animation, the first picture', words].filter(Boolean).join('; ');
   drawSeen(canvas, seen, about);
-  for (const [i, p] of top(probs)) {
-    const bar = make('i');
-    bar.style.width = `${(100 * p).toFixed(1)}%`;
-    list.append(make('li', {}, bar, make('span', {dir: 'auto', textContent: about.classes[i]}), make('span', {textContent: percent(p)})));
-  }
   const look = make('button', {type: 'button', textContent: 'Layer by layer'});
-  const box = make('article', {}, canvas, make('div', {}, make('h3', {textContent: name}), list,
+  const box = make('article', {}, canvas, make('div', {}, make('h3', {textContent: name}), ranking(probs, about.classes),
     ...(notes ? [make('p', {className: 'quiet', textContent: notes})] : []), ...(about.layers.length ? [look] : [])));
   look.setAttribute('aria-label', `Layer by layer: ${name}`);
   look.addEventListener('click', async () => {
@@ -120,17 +113,7 @@ function inside(name, {maps}) {
   if (!about.layers.length) return;
   $('inside').hidden = false;
   $('inside-of').textContent = `What each layer finds in ${name}: its maps that differ most from place to place, each from its own least (dark) to its own most (bright).`;
-  const boxes = $('layers');
-  about.layers.forEach((o, i) => {
-    const text = `${i + 1}. ${o.type}: ${o.channels} maps of ${o.height}×${o.width}`;
-    if (!boxes.children[i]) {
-      const canvas = make('canvas');
-      canvas.setAttribute('role', 'img');
-      canvas.setAttribute('aria-label', `Maps of layer ${text}`);
-      boxes.append(make('figure', {}, make('figcaption', {textContent: text}), canvas));
-    }
-    drawMaps(boxes.children[i].querySelector('canvas'), maps[i], o);
-  });
+  showLayers($('layers'), about.layers, maps);
 }
 
 if (location.protocol !== 'file:') begin().catch(e => trouble(`The page is not complete: ${e.message}.`));

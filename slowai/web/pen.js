@@ -30,5 +30,5 @@ export function pen(canvas, {done = () => {}, moved = () => {}, size = 18} = {})
     const {data, width, height} = cx.getImageData(0, 0, canvas.width, canvas.height);
     return {width, height, channels: 4, data};
   };
-  return {clear, pixels, draw: im => { clear(); cx.drawImage(im, 0, 0, canvas.width, canvas.height); }};
+  return {canvas, clear, pixels, draw: im => { clear(); cx.drawImage(im, 0, 0, canvas.width, canvas.height); }};
 }

@@ -2,41 +2,19 @@
 // on stdin and gets {name: [what is wrong]} back
 const fs = require('fs');
 const path = require('path');
-const {chromium} = require('playwright-core');
-const AXE = fs.readFileSync(require.resolve('axe-core/axe.min.js'), 'utf8');
+const {DESK, PHONE, held, open: openAt, until, axe, memory, run} = require('./common.js');
 
-const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update',
-  '--disable-sync', '--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream',
-  '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1'];
-const DESK = {viewport: {width: 1100, height: 800}, reducedMotion: 'reduce'};
-const PHONE = {viewport: {width: 360, height: 740}, isMobile: true, hasTouch: true, deviceScaleFactor: 2, colorScheme: 'dark'};
-
-let browser, job;
-
-// A fresh page of one of the demos, and what it asks for
+// A fresh page of one of the demos
 async function open(which, mode = DESK, prepare = null) {
-  const context = await browser.newContext({...mode, permissions: ['camera']}), page = await context.newPage();
-  page.wrong = [];
-  page.setDefaultTimeout(60_000);
-  page.on('console', m => { if (/error|warning/.test(m.type())) page.wrong.push(`${m.type()}: ${m.text()}`); });
-  page.on('pageerror', e => page.wrong.push(`uncaught: ${e.message}`));
-  page.on('request', r => { if (/^(https?|wss?):/.test(r.url()) && !r.url().startsWith(job.url)) page.wrong.push(`asked for ${r.url()}`); });
-  page.on('requestfailed', r => page.wrong.push(`${r.url()}: ${r.failure().errorText}`));
-  page.on('response', r => { if (r.status() >= 400) page.wrong.push(`${r.url()}: ${r.status()}`); });
-  if (prepare) await page.addInitScript(prepare);
-  await page.goto(which.startsWith('file:') ? which : `${job.url}${which}/index.html`);
+  const page = await openAt(which.startsWith('file:') ? which : `${held.job.url}${which}/index.html`, mode, prepare);
   if (!which.startsWith('file:') && !prepare) await page.locator('#bring').waitFor();
   return page;
 }
 
-const file = name => path.join(job.files, name);
+const file = name => path.join(held.job.files, name);
 const cards = page => page.locator('article').count();
 const state = page => page.locator('#state').innerText();
-async function until(test, what, page) {
-  for (let i = 0; i < 600; i++) { if (await test()) return; await new Promise(ok => setTimeout(ok, 50)); }
-  throw new Error(`waited in vain: ${what}; the page says: ${await state(page)}`);
-}
-async function answered(page, n) { await until(async () => await cards(page) >= n, `${n} answers`, page); }
+async function answered(page, n) { await until(async () => await cards(page) >= n, `${n} answers`, () => state(page)); }
 
 const CHECKS = {
   // Probabilities of many pictures against predict's: [[demo, file, [probabilities], words]]
@@ -53,7 +31,7 @@ const CHECKS = {
           } catch (e) { out.push({error: e.message}); }
         }
         return out;
-      }, [mine.map(o => o[1]), `${job.url}files/`]);
+      }, [mine.map(o => o[1]), `${held.job.url}files/`]);
       said.forEach(({probs, words, error}, i) => {
         const [, name, want, did] = mine[i], best = a => a.indexOf(Math.max(...a));
         if (error) return bad.push(`${demo}, ${name}: ${error}`);
@@ -104,7 +82,7 @@ const CHECKS = {
     const maps = await page.locator('#layers canvas').count();
     if (!maps) bad.push('no maps are shown');
     await page.getByRole('button', {name: /^Layer by layer/}).last().click();
-    await until(async () => (await page.locator('article').last().getAttribute('aria-current')) === 'true', 'the maps of an older answer', page);
+    await until(async () => (await page.locator('article').last().getAttribute('aria-current')) === 'true', 'the maps of an older answer', () => state(page));
     return [...bad, ...page.wrong];
   },
 
@@ -128,7 +106,7 @@ const CHECKS = {
     for (const [name, words] of Object.entries(says)) {
       const all = () => page.locator('#answers > *').count(), before = await all();
       await page.setInputFiles('#files', file(name));
-      await until(async () => await all() > before, `an answer to ${name}`, page);
+      await until(async () => await all() > before, `an answer to ${name}`, () => state(page));
       const said = await page.locator('#answers > *').first().innerText();
       if (!said.includes(words)) bad.push(`${name}: '${said.slice(0, 160)}', not '${words}'`);
     }
@@ -156,17 +134,14 @@ const CHECKS = {
 
   // Fifty pictures in a row: the memory of all the browser's processes
   async memory({demo, pictures, most}) {
-    const page = await open(demo), cdp = await browser.newBrowserCDPSession(), n = {asked: 0};
+    const page = await open(demo), n = {asked: 0};
     const round = async times => {
       for (let i = 0; i < times; i++) {
         await page.setInputFiles('#files', file(pictures[n.asked++ % pictures.length]));
-        await until(async () => /\d+ ms/.test(await state(page)), 'an answer', page);
+        await until(async () => /\d+ ms/.test(await state(page)), 'an answer', () => state(page));
         await page.evaluate(() => { document.getElementById('state').textContent = ''; });
       }
-      await (await page.context().newCDPSession(page)).send('HeapProfiler.collectGarbage');
-      const {processInfo} = await cdp.send('SystemInfo.getProcessInfo');
-      const pages = processInfo.filter(o => o.type === 'renderer').map(o => +fs.readFileSync(`/proc/${o.id}/statm`, 'utf8').split(' ')[1]);
-      return Math.max(...pages) * 4096;
+      return memory(page);
     };
     const before = await round(60), after = await round(50), grown = (after - before) / 1e6;
     process.stderr.write(`memory: ${(before / 1e6).toFixed(0)} MB, after 50 more ${(after / 1e6).toFixed(0)} MB\n`);
@@ -211,11 +186,8 @@ const CHECKS = {
         const wide = await page.evaluate(() => document.scrollingElement.scrollWidth);
         if (wide > 360) bad.push(`on a phone the page is ${wide} pixels wide`);
       }
-      await page.addScriptTag({content: AXE}).catch(() => null);
-      await page.evaluate(AXE);
-      const found = await page.evaluate(() => window.axe.run(document, {resultTypes: ['violations']}));
-      bad.push(...found.violations.map(v => `${mode.colorScheme || 'light'}: ${v.id} (${v.help}): ${v.nodes[0].html.slice(0, 120)}`));
-      bad.push(...page.wrong.filter(o => !/Content Security Policy/.test(o)));
+      bad.push(...(await axe(page, 'body')).map(o => `${mode.colorScheme || 'light'}: ${o}`));
+      bad.push(...page.wrong);
       await page.context().close();
     }
     return bad;
@@ -234,7 +206,7 @@ const CHECKS = {
           if (i > 4) out.push(performance.now() - begun);
         }
         return out.sort((a, b) => a - b);
-      }, [pictures, `${job.url}files/`]);
+      }, [pictures, `${held.job.url}files/`]);
       process.stderr.write(`${demo}: median ${ms[ms.length >> 1].toFixed(1)} ms, most ${ms.at(-1).toFixed(1)} ms\n`);
       await page.context().close();
     }
@@ -242,15 +214,4 @@ const CHECKS = {
   },
 };
 
-async function main() {
-  job = JSON.parse(fs.readFileSync(0, 'utf8'));
-  browser = await chromium.launch({executablePath: process.env.CHROMIUM || '/usr/bin/chromium', args: FLAGS});
-  const out = {};
-  for (const [name, args] of Object.entries(job.checks)) {
-    try { out[name] = await CHECKS[name](args); } catch (e) { out[name] = [`broke off: ${e.message.split('\n').slice(0, 3).join(' ')}`]; }
-  }
-  await browser.close();
-  process.stdout.write(JSON.stringify(out));
-}
-
-main().catch(e => { console.error(e.message); process.exit(1); });
+run(CHECKS).catch(e => { console.error(e.message); process.exit(1); });

@@ -1,11 +1,7 @@
 "The page that slowai_demo makes, in headless Chromium and with no other host: what it does, and that its answers are predict's"
 import json
-import os
 import shutil
 import subprocess
-import threading
-from functools import partial
-from http.server import ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
 
@@ -15,7 +11,7 @@ import torch
 from conftest import ROOT
 from pictures import corpus, drawn, jpegs, others, pngs
 from PIL import Image, __version__ as pil_version
-from test_site import CACHE, CHROMIUMS, Quiet, missing
+from test_site import CACHE, look, missing, serving, skip_unless
 
 from slowai.batches import Normalize
 from slowai.browser import get_engine, make_demo
@@ -60,8 +56,7 @@ def needs():
     if not why:
         try: get_engine(cache=CACHE)
         except DataError as e: why = str(e)
-    if why and os.environ.get('SLOWAI_BROWSER') == 'required': pytest.fail(why)
-    if why: pytest.skip(why)
+    skip_unless(why)
 
 
 @pytest.fixture(scope='module')
@@ -130,21 +125,12 @@ def report(demos, request):
         everybody=dict(demo='gray', pictures=SOME), speed=dict(demos=['gray', 'tiny'], pictures=SOME))
     equal = dict(equal_jpeg_png=(jpegs, pngs), equal_others=(others,))
     asked = {o.callspec.params['check'] for o in request.session.items if 'check' in getattr(getattr(o, 'callspec', None), 'params', {})}
-    server = ThreadingHTTPServer(('127.0.0.1', 0), partial(Quiet, directory=str(root)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    env = {**os.environ, 'NODE_PATH': str(CACHE/'site/node_modules')}
-    env['CHROMIUM'] = os.environ.get('CHROMIUM') or next(filter(None, map(shutil.which, CHROMIUMS)))
     def ask(checks):
-        job = dict(url=f'http://127.0.0.1:{server.server_port}/', files=str(root/'files'), checks=checks)
-        res = subprocess.run(['node', HERE/'demo.js'], env=env, input=json.dumps(job), capture_output=True, text=True, timeout=900)
-        assert res.returncode == 0, res.stderr[-2000:]
-        print(res.stderr)
-        return json.loads(res.stdout)
+        with serving(root) as url: return look('demo.js', dict(url=url, files=str(root/'files'), checks=checks))
     out = {}
     for k, kinds in equal.items():
         if k in asked: out[k] = ask(dict(equal=dict(jobs=list(wanted(root, nets, kinds)), atol=1e-4)))['equal']
     out |= ask({k: v for k, v in args.items() if k in asked})
-    server.shutdown()
     return out
 
 

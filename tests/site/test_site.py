@@ -10,7 +10,8 @@ import shutil
 import subprocess
 import sys
 import threading
-from functools import partial
+from contextlib import contextmanager
+from functools import cache, partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
@@ -57,13 +58,28 @@ class Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *args): pass
 
 
+def browser_env():
+    "The environment that tells Node where Chromium is, and the packages from npm"
+    chromium = os.environ.get('CHROMIUM') or next(filter(None, map(shutil.which, CHROMIUMS)))
+    return {**os.environ, 'CHROMIUM': chromium, 'NODE_PATH': str(CACHE/'site/node_modules')}
+
+
+def look(
+    script, # beside this file, one that `run`s checks as tests/site/common.js has it
+    job, # url, files, checks: {name: arguments}
+):
+    "What each check finds wrong: {name: [words]}"
+    res = subprocess.run(['node', HERE/script], env=browser_env(), input=json.dumps(job), capture_output=True, text=True, timeout=1800)
+    assert res.returncode == 0, res.stderr[-2000:]
+    print(res.stderr)
+    return json.loads(res.stdout)
+
+
 class Browser:
     "A child process with headless Chromium: `ask` it about pages"
     def __init__(self, url):
-        chromium = os.environ.get('CHROMIUM') or next(filter(None, map(shutil.which, CHROMIUMS)))
-        env = {**os.environ, 'CHROMIUM': chromium, 'NODE_PATH': str(CACHE/'site/node_modules')}
         pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.url, self.child = url, subprocess.Popen(['node', HERE/'browser.js'], env=env, **pipes)
+        self.url, self.child = url, subprocess.Popen(['node', HERE/'browser.js'], env=browser_env(), **pipes)
 
     def ask(self,
         jobs, # {page: [checks of browser.js]}, a page being an address below `url`
@@ -87,17 +103,23 @@ class Browser:
         except subprocess.TimeoutExpired: self.child.kill()
 
 
-@pytest.fixture(scope='session')
-def needs():
-    why = missing()
+def skip_unless(why):
+    "Skip if anything is missing, or fail where a browser is required"
     if why and os.environ.get('SLOWAI_BROWSER') == 'required': pytest.fail(why)
     if why: pytest.skip(why)
 
 
 @pytest.fixture(scope='session')
-def built(needs, tmp_path_factory):
+def needs(): skip_unless(missing())
+
+
+@cache
+def built_site(
+    base, # the session's folder of temporary ones
+):
     "A folder to serve, with the site in it under the name `slowai`, and what the build had to complain of"
-    root, ready = tmp_path_factory.mktemp('served'), os.environ.get('SLOWAI_SITE')
+    root, ready = base/'served', os.environ.get('SLOWAI_SITE')
+    root.mkdir()
     if ready: shutil.copytree(ready, root/BASE)
     if ready: return root, ''
     tree = copy_project(root.parent/'tree')
@@ -110,18 +132,29 @@ def built(needs, tmp_path_factory):
     return root, res.stderr if res.returncode else ''
 
 
+@contextmanager
+def serving(folder):
+    "Serve a folder to this machine; gives the address"
+    server = ThreadingHTTPServer(('127.0.0.1', 0), partial(Quiet, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try: yield f'http://127.0.0.1:{server.server_port}/'
+    finally: server.shutdown()
+
+
+@pytest.fixture(scope='session')
+def built(needs, tmp_path_factory): return built_site(tmp_path_factory.getbasetemp())
+
+
 @pytest.fixture(scope='session')
 def served(built): return built[0]
 
 
 @pytest.fixture(scope='session')
 def browser(served):
-    server = ThreadingHTTPServer(('127.0.0.1', 0), partial(Quiet, directory=str(served)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    browser = Browser(f'http://127.0.0.1:{server.server_port}/')
-    yield browser
-    browser.close()
-    server.shutdown()
+    with serving(served) as url:
+        browser = Browser(url)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope='session')

@@ -164,24 +164,28 @@ def describe(
     cell, # a code cell
     section, # the title of its section
 ):
-    "Give each picture its description: the cell's `fig-alt`, one text or a list of one per picture, or else at least where it belongs"
+    """Give each picture its description: the cell's `fig-alt`, one text or a list of one per picture, or else at least where it belongs;
+    and mark the one that `live` is about"""
     pics = [o for o in cell.get('outputs', []) if 'image/png' in o.get('data', {}) or 'image/svg+xml' in o.get('data', {})]
     options = dict(OPTION.findall(cell.source))
     if not pics or 'fig-cap' in options: return
     alts = yaml.safe_load(options.get('fig-alt', '')) or f"A picture in the section “{section}”; the text around it says what it shows"
     alts = [alts]*len(pics) if isinstance(alts, str) else alts + alts[-1:]*len(pics)
-    for o, alt in zip(pics, alts): o['data'] = {'text/html': [picture(o['data'], html.escape(str(alt)))]}
-    cell.source = re.sub(r'^#\| *fig-alt:.*\n', '', cell.source, flags=re.M)
+    live = [options.get('live', '')] + ['']*len(pics)   # the first picture of a cell is what `live` is about
+    for o, alt, name in zip(pics, alts, live): o['data'] = {'text/html': [picture(o['data'], html.escape(str(alt)), name)]}
+    cell.source = re.sub(r'^#\| *(fig-alt|live):.*\n', '', cell.source, flags=re.M)
 
 
 def picture(
     data, # a cell's output: {type: what it holds}
     alt, # what it shows
+    live='', # the name of the figure that it can become
 ):
-    "A picture as HTML; tools/docs/finish.py moves it to a file"
-    if 'image/svg+xml' in data: return f'<figure class="figure" role="img" aria-label="{alt}">{"".join(data["image/svg+xml"])}</figure>'
+    "A picture as HTML; tools/docs/finish.py moves it to a file, tools/docs/live.py makes it live"
+    figure = f'<figure class="figure" data-live="{live}"' if live else '<figure class="figure"'
+    if 'image/svg+xml' in data: return f'{figure} role="img" aria-label="{alt}">{"".join(data["image/svg+xml"])}</figure>'
     png = ''.join(data['image/png']).replace('\n', '')
-    return f'<figure class="figure"><img alt="{alt}" src="data:image/png;base64,{png}" class="img-fluid"></figure>'
+    return f'{figure}><img alt="{alt}" src="data:image/png;base64,{png}" class="img-fluid"></figure>'
 
 
 def arrange(
