@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import venv
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from queue import Queue
@@ -79,7 +80,7 @@ def tiny(rounds, steps=4):
     return dict(what=f'{steps} steps of 256 images, 64×64', seconds=contest(cases, steps, rounds))
 
 
-def step(rounds, steps=400):
+def step(rounds, steps=2000):
     names = 'bare slowai fastai lightning'.split()
     v = dict(zip(names, contest([f'one_{k}' for k in names], steps, rounds).values(), strict=True))
     added = {k: spread([1e6*(a - b)/steps for a, b in zip(s, v['bare'], strict=True)]) for k, s in v.items() if k != 'bare'}
@@ -104,7 +105,8 @@ def roofline(rounds):
 
 def profiles(rounds):
     cases = dict(bare={}, channels_last=dict(channels_last=True), bf16=dict(channels_last=True, bf16=True), fast=ALL)
-    return {k: step_profile(training_step(residual(), *batch(), **kw), rounds) for k, kw in cases.items()}
+    steps = {k: partial(training_step(residual(), *batch(), **kw), rounds) for k, kw in cases.items()}   # of several steps, memory is kept
+    return {k: {kind: ms/rounds for kind, ms in step_profile(f, 1).items()} for k, f in steps.items()}
 
 
 def water(rounds, bf16=True):
@@ -116,7 +118,8 @@ def water(rounds, bf16=True):
         if k == 'bf16' and not bf16: continue
         kw = {**kw, k: True}
         cases[name] = training_step(residual(), *batch(), **kw)
-    return {k: spread(v) for k, v in in_turn(cases, rounds).items()}
+    seconds = in_turn({k: partial(f, 3) for k, f in cases.items()}, rounds)
+    return {k: spread([s/3 for s in v]) for k, v in seconds.items()}
 
 
 def prefetching(fetch, step, n=4):

@@ -141,23 +141,23 @@ def training_step(
     x:torch.Tensor, # a batch (N, C, H, W)
     y:torch.Tensor, # its labels, int64 (N,)
     channels_last:bool=False, # in memory
-    keep:bool=False, # freed memory, by `keep_memory`
+    keep:bool=False, # freed memory, by `keep_memory`, from step to step
     bf16:bool=False, # autocast
     fuse:bool=False, # the kernels, by `fused`
     one_pass:bool=False, # AdamW's own
-)->Callable: # without arguments; returns the loss
+)->Callable: # makes a step, or as many as it is told; returns the last loss
     "A training step with the settings of `train_1cycle`'s `fast`, each on or off"
     if channels_last:
         model, x = (o.to(memory_format=torch.channels_last) for o in (model, x))
     opt = torch.optim.AdamW(model.parameters(), 1e-3, fused=one_pass or None)
-    def step():
-        with keep_memory(keep):
-            with torch.autocast('cpu', torch.bfloat16, enabled=bf16):
-                with fused(fuse): preds = settle(model(x))
-                loss = F.cross_entropy(preds, y)
-            loss.backward(); opt.step(); opt.zero_grad()
+    def one():
+        with torch.autocast('cpu', torch.bfloat16, enabled=bf16), fused(fuse):
+            loss = F.cross_entropy(settle(model(x)), y)
+        loss.backward(); opt.step(); opt.zero_grad()
         return loss.item()
-    return step
+    def steps(n=1):
+        with keep_memory(keep): return [one() for _ in range(n)][-1]
+    return steps
 
 # %% ../nbs/09_speed.ipynb #09c00020
 _kinds = dict(convolutions=('conv', '_Conv', 'aten::mm', 'addmm'), pooling=('pool', '_Pool'),
