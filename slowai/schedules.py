@@ -68,8 +68,7 @@ def _shares(opt):
 
 def _in_proportion(opt, kwargs):
     "A rate for each group where there are several and one number was given"
-    shares = _shares(opt)
-    if set(shares) == {1.}: return kwargs
+    if not {*_rates} & {*kwargs} or {*(shares := _shares(opt))} == {1.}: return kwargs
     return {k: [v*o for o in shares] if k in _rates and isinstance(v, Real) else v
         for k,v in kwargs.items()}
 
@@ -180,6 +179,7 @@ class EpochSchedulerCB(BaseSchedulerCB):
         super().before_fit(learn)
         if learn.will_train and self.wants_value: check_monitor(learn, self.monitor)
     def after_epoch(self, learn):
+        if not learn.will_train: return
         if not self.wants_value: return self.advance() if learn.training else None
         if learn.training != learn.will_evaluate:   # without one, the training's
             self.advance(learn.metrics.history[-1][self.monitor])
