@@ -80,7 +80,7 @@ def tiny(rounds, steps=4):
     return dict(what=f'{steps} steps of 256 images, 64×64', seconds=contest(cases, steps, rounds))
 
 
-def step(rounds, steps=2000):
+def step(rounds, steps=1000):
     names = 'bare slowai fastai lightning'.split()
     v = dict(zip(names, contest([f'one_{k}' for k in names], steps, rounds).values(), strict=True))
     added = {k: spread([1e6*(a - b)/steps for a, b in zip(s, v['bare'], strict=True)]) for k, s in v.items() if k != 'bare'}
