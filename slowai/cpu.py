@@ -70,22 +70,28 @@ class _Norm:
         self.run(j, kernels.SCALE_SHIFT)
 
 # %% ../nbs/96_cpu.ipynb #38aefe5f
-@patch
-def job(self:_Norm, **fields):
+def _job(**fields):
     "What a kernel wants to know"
-    j = np.zeros((), self.k.job_type)
-    for name,v in (self.about | fields).items(): j[name] = v
-    j['counter_at'] = j.ctypes.data + self.k.job_type.fields['counter'][1]
+    from slowai import kernels
+    j = np.zeros((), kernels.job_type)
+    for name,v in fields.items(): j[name] = v
+    j['counter_at'] = j.ctypes.data + kernels.job_type.fields['counter'][1]
     return j
+
+def _start(j, task, dtype, by_all):
+    "One task, on all of torch's threads if there is enough to do"
+    j['task'], j['counter'] = task, 0
+    f, alone = _kernel(dtype)
+    if by_all: _team()(f.address, j.ctypes.data, torch.get_num_threads(), 0)
+    else: alone(j.ctypes.data)
+
+@patch
+def job(self:_Norm, **fields): return _job(**self.about, **fields)
 
 @patch
 def run(self:_Norm, j, task):
-    "One task, on all of torch's threads if there is enough to do"
-    j['task'], j['counter'] = task, 0
-    f, alone = _kernel(self.x.dtype)
     through_chunks = task not in (self.k.SCALE_SHIFT, self.k.GRAD_COEFFICIENTS)
-    if through_chunks and self.n_chunks > 1: _team()(f.address, j.ctypes.data, torch.get_num_threads(), 0)
-    else: alone(j.ctypes.data)
+    _start(j, task, self.x.dtype, through_chunks and self.n_chunks > 1)
 
 # %% ../nbs/96_cpu.ipynb #1e06981f
 class _Node(torch.autograd.Function):
@@ -219,25 +225,102 @@ def _minus(input, b):
 # %% ../nbs/96_cpu.ipynb #02aa0905
 def _fits(t): return t is None or t.dtype == torch.float32 and t.device.type == 'cpu' and t.is_contiguous()
 
+def _images(x):
+    "Can a kernel read it?"
+    return (type(x) is _T and x.dim() == 4 and x.device.type == 'cpu' and x.dtype in (torch.float32, torch.bfloat16)
+        and x.is_contiguous(memory_format=_last))
+
 def _batch_norm(input, running_mean, running_var, weight=None, bias=None, training=False, momentum=.1, eps=1e-5):
     "What `F.batch_norm` returns, but waiting; None where the kernels don't fit"
     x = settle(input)
-    if type(x) is not _T or x.dim() != 4 or x.device.type != 'cpu' or x.dtype not in (torch.float32, torch.bfloat16): return
-    if x.numel() < 2*x.shape[1] or not x.is_contiguous(memory_format=_last): return
+    if not _images(x) or x.numel() < 2*x.shape[1]: return
     if not all(map(_fits, (running_mean, running_var, weight, bias))) or not training and running_mean is None: return
     norm = _Norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
     norm.inputs = x, weight, bias
     return _wait(norm)
 
+# %% ../nbs/96_cpu.ipynb #b2d1c8e1
+def _halve(x, out, shape, task):
+    n, c, height, width = shape
+    size, image = n*c*height*width, c*height*width
+    chunk = max(_chunk//image, 1)*image
+    job = _job(x=_at(x), out=_at(out), size=size, channels=c, tile=width*c, height=height, chunk=chunk, n_chunks=-(-size//chunk))
+    _start(job, task, x.dtype, job['n_chunks'] > 1)
+    return out
+
+class _Pool(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        from slowai import kernels
+        ctx.shape, ctx.k = x.shape, kernels
+        n, c, height, width = x.shape
+        out = torch.empty(n, c, -(-height//2), -(-width//2), dtype=x.dtype, memory_format=_last)
+        return _halve(x, out, x.shape, kernels.POOL)
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        out = torch.empty(ctx.shape, dtype=grad.dtype, memory_format=_last)
+        return _halve(grad.contiguous(memory_format=_last), out, ctx.shape, ctx.k.POOL_GRAD)
+
+# %% ../nbs/96_cpu.ipynb #b2d1c8e2
+def _avg_pool(input, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None):
+    "`F.avg_pool2d` of 2×2 pixels; None where it is something else"
+    x, pair = settle(input), lambda o: (o, o) if isinstance(o, int) else tuple(o)
+    if not _images(x) or pair(kernel_size) != (2, 2) or pair(stride or 2) != (2, 2) or pair(padding) != (0, 0): return
+    if divisor_override or not x.numel() or not ceil_mode and (x.shape[2] % 2 or x.shape[3] % 2): return
+    return _Pool.apply(x)
+
+# %% ../nbs/96_cpu.ipynb #b2d1c8e3
 def _one_channel(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     "A 1×1 convolution of images with one channel, as a product; None where it is something else"
     if weight.shape[1:] != (1, 1, 1) or {stride, padding, groups} - {1, 0, (1, 1), (0, 0)}: return
     if padding not in (0, (0, 0)) or stride not in (1, (1, 1)) or groups != 1 or input.device.type != 'cpu': return
     return F.linear(settle(input).permute(0, 2, 3, 1), weight.view(-1, 1), bias).permute(0, 3, 1, 2)
 
+# %% ../nbs/96_cpu.ipynb #b2d1c8e4
+_few = 16   # places
+
+def _windows(x, ks, stride, padding):
+    "What each place of a convolution sees: (places, ks·ks·C)"
+    x = F.pad(x.permute(0, 2, 3, 1), (0, 0, padding[1], padding[1], padding[0], padding[0]))
+    (n, *size, c), (a, b, d, e) = x.shape, x.stride()
+    h, w = ((o - k)//s + 1 for o,k,s in zip(size, ks, stride))
+    return x.as_strided((n, h, w, *ks, c), (a, b*stride[0], d*stride[1], b, d, e)).reshape(n*h*w, -1)
+
+class _Conv(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight, bias, stride, padding):
+        ctx.save_for_backward(x, weight); ctx.about = stride, padding
+        return torch.conv2d(x, weight, bias, stride, padding)
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        (x, weight), (stride, padding), need, dw = ctx.saved_tensors, ctx.about, ctx.needs_input_grad, None
+        o, c, *ks = weight.shape
+        grad = grad.contiguous(memory_format=_last)
+        dx = torch.ops.aten.convolution_backward(grad, x, weight, None, stride, padding, (1, 1), False, (0, 0), 1,
+            (True, False, False))[0] if need[0] else None
+        g = grad.permute(0, 2, 3, 1).reshape(-1, o)
+        if need[1]: dw = (g.T@_windows(x, ks, stride, padding)).view(o, *ks, c).permute(0, 3, 1, 2)
+        return dx, dw, g.sum(0) if need[2] else None, None, None
+
+# %% ../nbs/96_cpu.ipynb #b2d1c8e5
+def _conv(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    "`F.conv2d` of what we do ourselves; None for all else"
+    if (y := _one_channel(input, weight, bias, stride, padding, dilation, groups)) is not None: return y
+    x, two = settle(input), lambda o: (o, o) if isinstance(o, int) else o
+    dtype = torch.get_autocast_dtype('cpu') if torch.is_autocast_enabled('cpu') else x.dtype
+    stride, padding = two(stride), two(padding)
+    if dtype != torch.bfloat16 or groups != 1 or two(dilation) != (1, 1) or isinstance(padding, str): return
+    if not (torch.is_grad_enabled() and weight.requires_grad) or x.device.type != 'cpu' or x.dim() != 4: return
+    h, w = ((n + 2*p - k)//s + 1 for n,p,k,s in zip(x.shape[2:], padding, weight.shape[2:], stride))
+    if h*w > _few or weight.shape[1] != x.shape[1]: return
+    x = x.to(dtype).contiguous(memory_format=_last)
+    return _Conv.apply(x, weight.to(dtype), None if bias is None else bias.to(dtype), stride, padding)
+
 # %% ../nbs/96_cpu.ipynb #b89ea3d5
 class _Fusing(TorchFunctionMode):
-    steps = {F.batch_norm: _batch_norm, F.conv2d: _one_channel}
+    steps = {F.batch_norm: _batch_norm, F.conv2d: _conv, F.avg_pool2d: _avg_pool}
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if func in self.steps and (y := self.steps[func](*args, **kwargs)) is not None: return y

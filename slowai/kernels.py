@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['job_type', 'job_pointer', 'MOMENTS', 'SCALE_SHIFT', 'NORMALISE', 'GRAD_SUMS', 'GRAD_COEFFICIENTS', 'GRAD_APPLY',
-           'run_f32', 'run_bf16']
+           'POOL', 'POOL_GRAD', 'run_f32', 'run_bf16']
 
 # %% ../nbs/95_kernels.ipynb #39da94be
 import numpy as np
@@ -16,7 +16,7 @@ from numba.np.numpy_support import from_dtype
 # %% ../nbs/95_kernels.ipynb #621e6646
 _addresses = '''x other out grad sum_grad coefficients partial weight bias running_mean running_var
     weight_grad bias_grad counter_at'''
-_counts = 'task size channels tile chunk n_chunks training has_other counter'
+_counts = 'task size channels tile chunk n_chunks height training has_other counter'
 job_type = np.dtype([(k, np.int64) for k in f'{_addresses} {_counts}'.split()] +
                     [(k, np.float32) for k in 'slope shift eps momentum'.split()], align=True)
 job_pointer = types.CPointer(from_dtype(job_type))
@@ -192,8 +192,41 @@ def _grad_apply(x, grad, out, lo, hi, tile, a, b, c, d, slope, has_other):
                 g = _get(gs, k)*(_one if v*_get(a, k) + _get(b, k) > _zero else slope)
                 _put(os, k, _get(a, k)*g + (_get(c, k)*v + _get(d, k)))
 
+# %% ../nbs/95_kernels.ipynb #a1c0b7d2
+_half = np.float32(.5)
+
+@njit(fastmath={'contract'})
+def _pool(x, out, s, j):
+    "One image"
+    n, c, o = j.tile, j.channels, 0
+    for r in range(0, j.height, 2):
+        above, below = _from(x, r*n), _from(x, min(r + 1, j.height - 1)*n)
+        for k in range(n): _put(s, k, (_get(above, k) + _get(below, k))*_half)
+        for p in range(0, n, 2*c):
+            d = c if p + c < n else 0
+            for k in range(p, p + c): _put(out, o + k - p, (_get(s, k) + _get(s, k + d))*_half)
+            o += c
+
+# %% ../nbs/95_kernels.ipynb #a1c0b7d3
+@njit(fastmath={'contract'})
+def _pool_grad(grad, out, s, j):
+    "The way back: each pixel its share of the mean it went into"
+    n, c, i = j.tile, j.channels, 0
+    for r in range(0, j.height, 2):
+        scale = _half if r + 1 < j.height else _one
+        for p in range(0, n, 2*c):
+            d = c if p + c < n else 0
+            share = scale*(_half if d else _one)
+            for k in range(p, p + c):
+                v = _get(grad, i + k - p)*share
+                _put(s, k, v); _put(s, k + d, v)
+            i += c
+        for q in range(r, min(r + 2, j.height)):
+            row = _from(out, q*n)
+            for k in range(n): _put(row, k, _get(s, k))
+
 # %% ../nbs/95_kernels.ipynb #ab986ae5
-MOMENTS, SCALE_SHIFT, NORMALISE, GRAD_SUMS, GRAD_COEFFICIENTS, GRAD_APPLY = range(6)
+MOMENTS, SCALE_SHIFT, NORMALISE, GRAD_SUMS, GRAD_COEFFICIENTS, GRAD_APPLY, POOL, POOL_GRAD = range(8)
 
 @njit
 def _clear(s, n):
@@ -219,6 +252,13 @@ def _sums(j, x, w, i, lo, hi, s):
     _fold(s, q, _from(_f32(j.partial), 2*i*j.channels), j)
 
 @njit
+def _images(j, x, out, lo, hi, s):
+    n, half = j.height*j.tile, (j.height + 1)//2*((j.tile//j.channels + 1)//2)*j.channels
+    for i in range(lo//n, hi//n):
+        if j.task == POOL: _pool(_from(x, i*n), _from(out, i*half), s, j)
+        else: _pool_grad(_from(x, i*half), _from(out, i*n), s, j)
+
+@njit
 def _chunks(j, x, w):
     a, b, c, d = w, _from(w, j.tile), _from(w, 4*j.tile), _from(w, 5*j.tile)
     sums, out = np.empty(2*j.tile, np.float32), _like(x, j.out)
@@ -230,6 +270,7 @@ def _chunks(j, x, w):
         if j.task == NORMALISE: _normalise(x, _like(x, j.other), out, lo, hi, j.tile, a, b, j.slope,
             j.shift, j.has_other)
         elif j.task == GRAD_APPLY: _grad_apply(x, grad, out, lo, hi, j.tile, a, b, c, d, j.slope, j.has_other)
+        elif j.task >= POOL: _images(j, x, out, lo, hi, _f32(sums.ctypes.data))
         else: _sums(j, x, w, i, lo, hi, _f32(sums.ctypes.data))
 
 # %% ../nbs/95_kernels.ipynb #fa7af6ed

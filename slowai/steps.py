@@ -9,6 +9,7 @@ __all__ = ['has_fast_bf16', 'MixedPrecisionCB', 'ChannelsLastCB', 'FusedCB', 'Ke
 # %% ../nbs/02b_steps.ipynb #6c7f00fe
 import os
 import torch
+from fastcore.basics import patch
 from torch import nn
 
 # %% ../nbs/02b_steps.ipynb #c117b78e
@@ -57,20 +58,26 @@ class ChannelsLastCB(Callback, order=-20):
         if torch.is_tensor(x) and x.dim() == 4:
             learn.batch = [x.contiguous(memory_format=torch.channels_last), *rest]
 
-# %% ../nbs/02b_steps.ipynb #84c41926
+# %% ../nbs/02b_steps.ipynb #84c41925
 def _compiled(model):
     return type(model).__name__ == 'OptimizedModule' or any(
         getattr(m, '_compiled_call_impl', None) is not None for m in model.modules())
 
+def _one_pass(opt):
+    for g in opt.param_groups if isinstance(opt, torch.optim.Adam) else []:
+        if g['fused'] is None and g['foreach'] is None: g['fused'] = True   # nobody has chosen
+
+# %% ../nbs/02b_steps.ipynb #84c41926
 class FusedCB(Callback, order=90):
-    "Norm, sum and activation in one pass over memory, on a CPU"
+    "Norm, sum and activation in one pass over memory, and the optimiser's step, on a CPU"
     def __init__(self,
         on:bool=True, # False: leave everything to torch
     ): self.want,self.on,self.ctx = on,False,None
     def before_fit(self, learn):
         norms = any(isinstance(m, nn.BatchNorm2d) for m in learn.model.modules())
-        here = norms and device_of(learn.model).type == 'cpu' and not _compiled(learn.model)
-        self.on = self.want and here and has_kernels()
+        here = self.want and device_of(learn.model).type == 'cpu'
+        self.on = here and norms and not _compiled(learn.model) and has_kernels()
+        if here and learn.opt: _one_pass(learn.opt)
     def before_batch(self, learn):
         if self.on: self.ctx = fused(); self.ctx.__enter__()
     def after_predict(self, learn):
@@ -96,20 +103,36 @@ class GradientAccumulationCB(Callback, order=60):
         n:int, # batches a step, at least 1
     ):
         check_count('n', n)
-        self.n = n
+        self.n,self.k,self.images,self.rest = n,0,0,False
     def before_epoch(self, learn): self.k = self.images = 0
     def steps(self, learn):
         "Does this batch end in a step?"
-        return self.k + 1 >= self.n or learn.iter + 1 == learn.n_batches
+        return self.rest or self.k + 1 >= self.n or learn.iter + 1 == learn.n_batches
     def after_loss(self, learn):
         if learn.training: self.loss, learn.loss = learn.loss, learn.loss*len(learn.batch[1])
     def after_backward(self, learn):
         step = self.steps(learn)
-        learn.loss, self.k, self.images = self.loss, self.k + 1, self.images + len(learn.batch[1])
+        if not self.rest: self.add(learn)
         if not step: raise CancelBatchException
         for p in learn.model.parameters():
             if p.grad is not None: p.grad /= self.images
         self.k = self.images = 0
+    def add(self, learn):
+        learn.loss, self.k, self.images = self.loss, self.k + 1, self.images + len(learn.batch[1])
+
+# %% ../nbs/02b_steps.ipynb #adb31419
+@patch
+def after_epoch(self:GradientAccumulationCB, learn):
+    "A step with what is left over"
+    if not learn.training or not self.k or learn.team.size > 1: return
+    self.rest = True
+    try: learn.use_gradients()
+    except CancelBatchException: pass
+    finally: self.rest = False
+
+@patch
+def cleanup_epoch(self:GradientAccumulationCB, learn):
+    if learn.training and self.k: self.k = self.images = 0; learn.zero_grad()
 
 # %% ../nbs/02b_steps.ipynb #c43b68f8
 class GradientClipCB(Callback, order=70):
