@@ -4,14 +4,11 @@
 
 # %% auto #0
 __all__ = ['EVENTS', 'STEPS', 'toy_net', 'CancelBatchException', 'CancelEpochException', 'CancelFitException', 'Callback', 'Team',
-           'check_cbs', 'Learner', 'TrainLearner', 'DeviceCB', 'Mean', 'MulticlassAccuracy', 'MetricsCB', 'ProgressCB',
-           'GuardCB', 'check_targets']
+           'check_cbs', 'Learner', 'TrainLearner', 'DeviceCB', 'BatchNamesCB', 'GuardCB', 'check_targets']
 
 # %% ../nbs/02_learner.ipynb #147c23ac
 import math
 import sys
-import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from importlib import import_module
@@ -19,25 +16,16 @@ from itertools import chain
 from pathlib import Path
 
 # %% ../nbs/02_learner.ipynb #a5a57e3d
-import matplotlib.pyplot as plt
-import numpy as np
 import torch
 import torch.nn.functional as F
-from IPython.display import HTML
 from fastcore.basics import patch
-from fastprogress.fastprogress import master_bar, progress_bar
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 # %% ../nbs/02_learner.ipynb #1b83fefb
+from .batches import batches_in
 from .checks import check_count, check_lr
 from .conv import default_device, to_device
-from .display import display_mode, format_row, metrics_table, show_figure, show_table
-
-# %% ../nbs/02_learner.ipynb #6d7bf16b
-with warnings.catch_warnings():
-    warnings.simplefilter('ignore', FutureWarning)
-    from torcheval import metrics as _torcheval
 
 # %% ../nbs/02_learner.ipynb #8a24dd55
 def toy_net()->nn.Sequential: # 16×16 gray images to 4 scores; the same weights at each call
@@ -162,17 +150,29 @@ def _one_batch(self:Learner):
     self.predict(); self.run('after_predict')
     self.get_loss(); self.run('after_loss')
     if self.training:
-        self.backward(); self.run('after_backward')
-        self.step(); self.run('after_step')
-        self.zero_grad()
+        self.backward()
+        self.use_gradients()
 
+@patch
+def use_gradients(self:Learner):
+    "From gradients to new weights: the second half of a training step"
+    self.run('after_backward')
+    self.step(); self.run('after_step')
+    self.zero_grad()
+
+# %% ../nbs/02_learner.ipynb #dda3f932
 @patch
 def _all_batches(self:Learner):
     point, self.point = self.point, None
     start = point.rewind(self) if point else 0
     batches = enumerate(self.dl, start)
     if point: point.enter(self, batches)
-    for self.iter, self.batch in batches: self._within('batch', self._one_batch)
+    some = point or self.team.size > 1   # one process of several may get none
+    for self.iter, self.batch in batches:
+        some = True
+        self._within('batch', self._one_batch)
+    if not some: raise ValueError(f"dls: no batch came for epoch {self.epoch}, "
+        f"{'training' if self.training else 'evaluation'}; is it an iterator that has run out?")
 
 # %% ../nbs/02_learner.ipynb #c0d1200b
 @patch
@@ -180,7 +180,7 @@ def one_epoch(self:Learner, training):
     "One pass over the training split, or over the evaluation split without gradients"
     self.model.train(training)
     self.dl = self.dls['train' if training else self.eval_split]
-    self.n_batches = len(self.dl) if hasattr(self.dl, '__len__') else None
+    self.n_batches = batches_in(self.dl)
     with torch.set_grad_enabled(training): self._within('epoch', self._all_batches)
 
 @patch
@@ -196,10 +196,22 @@ def _step_event(nm):
     return f
 for nm in STEPS: setattr(Learner, nm, _step_event(nm))
 
+# %% ../nbs/02_learner.ipynb #a981d572
+def _shape(t):
+    if isinstance(t, (tuple, list)): return f"a {type(t).__name__} of {', '.join(map(_shape, t))}"
+    return f'{str(t.dtype)[6:]} {tuple(t.shape)}' if torch.is_tensor(t) else type(t).__name__
+
+def _part(batch, i):
+    if isinstance(batch, (tuple, list)) and len(batch) > i: return batch[i]
+    keys = ', '.join(repr(k) for k in batch) if isinstance(batch, Mapping) else ''
+    raise TypeError("batch: expected (inputs, targets), got "
+        + (f"a dict of {keys}; say which is which: cbs=BatchNamesCB({keys})" if keys
+        else f"{_shape(batch)}; has the loader labels?"))
+
 class TrainLearner(Learner):
     "A `Learner` of the usual supervised step: inputs and targets, loss, gradients, optimiser"
-    def predict(self): self.preds = self.model(self.batch[0])
-    def get_loss(self): self.loss = self.loss_func(self.preds, self.batch[1])
+    def predict(self): self.preds = self.model(_part(self.batch, 0))
+    def get_loss(self): self.loss = self.loss_func(self.preds, _part(self.batch, 1))
     def backward(self): self.loss.backward()
     def step(self): self.opt.step()
     def zero_grad(self): self.opt.zero_grad()
@@ -219,7 +231,7 @@ def _check(self:Learner, n_epochs, lr, train, valid):
         if k is None:
             raise ValueError("dls: no 'test' or 'valid' split to evaluate on; "
                 "fit(valid=False) trains without")
-        if hasattr(self.dls[k], '__len__') and len(self.dls[k]) == 0:
+        if batches_in(self.dls[k]) == 0:
             raise ValueError(f"dls: the loader of {k!r} is empty; "
                 "is bs larger than the split, with drop_last?")
     open_steps = [s for s in STEPS[:2 + 3*train] if getattr(type(self), s) is getattr(Learner, s)
@@ -297,176 +309,20 @@ class DeviceCB(Callback, order=-30):
         if hasattr(learn.model, 'to'): learn.model.to(self.device)
     def before_batch(self, learn): learn.batch = to_device(learn.batch, self.device)
 
-# %% ../nbs/02_learner.ipynb #5d0c1a77
-class Mean(_torcheval.Mean):
-    "torcheval's mean, of one number at a time"
-    def update(self,
-        input:torch.Tensor, # one number
-        *,
-        weight:float=1., # how much it counts
-    ):
-        self.weighted_sum.add_(input, alpha=weight); self.weights.add_(weight)
-        return self
-
-class MulticlassAccuracy(_torcheval.MulticlassAccuracy):
-    "torcheval's accuracy"
-    def update(self,
-        input:torch.Tensor, # scores, float (N, n_classes)
-        target:torch.Tensor, # labels, int64 (N,)
-    ):
-        plain = self.average == 'micro' and self.k == 1 and input.ndim == 2 and target.ndim == 1
-        here = input.device == target.device == self.device
-        if not plain or not here or len(input) != len(target): return super().update(input, target)
-        self.num_correct.add_(input.argmax(1).eq_(target).sum()); self.num_total.add_(len(target))
-        return self
-
-# %% ../nbs/02_learner.ipynb #ca91b542
-class MetricsCB(Callback, order=10):
-    "torcheval metrics and the mean loss of every pass; `history` holds them as numbers"
-    of_rank = ('metrics',)
+# %% ../nbs/02_learner.ipynb #d1c7ba02
+class BatchNamesCB(Callback, order=-35):
+    "Makes a tuple of a batch that is a dict"
     def __init__(self,
-        *ms, # torcheval metrics, named after their class
-        **metrics, # more of them, named as given
+        *names:str, # of the entries, in the order that the learner expects: inputs, targets
     ):
-        self.metrics = {**{type(m).__name__: m for m in ms}, **metrics}
-        for k,m in self.metrics.items():
-            if isinstance(m, type) or not all(hasattr(m, o)
-                    for o in ('update', 'compute', 'reset')):
-                raise TypeError(f"metrics: {k!r} is no torcheval metric object "
-                    f"(update, compute, reset): {m!r}")
-        self.all_metrics = {**self.metrics, 'loss': Mean()}
-        self.history,self.device,self.log = [],None,self.print_row
-
-    def before_fit(self, learn): learn.metrics,self.history = self,[]
-    def before_epoch(self, learn):
-        for m in self.all_metrics.values(): m.reset()
-    def after_loss(self, learn):
-        preds, y = learn.preds.detach(), learn.batch[1]
-        if self.device != preds.device: self._move(preds.device)
-        for m in self.metrics.values(): m.update(preds, y)
-        self.all_metrics['loss'].update(learn.loss.detach(), weight=len(y))
-
-# %% ../nbs/02_learner.ipynb #a2778ec4
-@patch
-def _move(self:MetricsCB, device):
-    self.device = device
-    for m in self.all_metrics.values(): m.to(device)
-
-@patch
-def after_epoch(self:MetricsCB, learn):
-    vals = {k: float(learn.team.merged(m).compute()) for k,m in self.all_metrics.items()}
-    self.history.append({**vals, 'epoch': learn.epoch,
-        'train': 'train' if learn.training else 'eval'})
-    self.log(self.history[-1])
-
-@patch
-def print_row(self:MetricsCB, row):
-    "What happens to a finished row, unless a progress display takes it over"
-    print('  '.join(f'{k} {v}' for k,v in format_row(row).items()))
-
-# %% ../nbs/02_learner.ipynb #dfcfec2e
-@patch
-def state_dict(self:MetricsCB):
-    return dict(history=self.history,
-        metrics={k: m.state_dict() for k,m in self.all_metrics.items()})
-
-@patch
-def load_state_dict(self:MetricsCB, d):
-    self.history = d['history']
-    for k,m in self.all_metrics.items(): m.load_state_dict(d['metrics'][k])
-    self.device = None   # the next batch says where they belong
-
-# %% ../nbs/02_learner.ipynb #303294fd
-class ProgressCB(Callback, order=20):
-    "A progress bar and loss curve while training; a table (and curve) that stay when it is over"
-    saved = ('losses', 'evals', 'rows', 'pending')
-    def __init__(self,
-        plot:bool=False, # draw the loss, in a notebook
-        every:int=10, # batches between two readings of the loss, at least 1
-        mode:str|None=None, # 'notebook', 'terminal' or 'log'; None: find out
-    ):
-        if mode not in (None, 'notebook', 'terminal', 'log'):
-            raise ValueError(f"mode: expected 'notebook', 'terminal' or 'log', got {mode!r}")
-        check_count('every', every)
-        self.plot,self.every,self._mode = plot,every,mode
-        self.losses,self.evals,self.rows,self.mbar,self.pending = [],[],[],None,[]
-
-    def before_fit(self, learn):
-        self.mode = self._mode or display_mode()
-        self.losses,self.evals,self.rows,self.mbar,self.pending = [],[],[],None,[]
-        self.drawn,self.t0 = time.monotonic(),time.monotonic()
-        if self.mode != 'log': learn.epochs = self.mbar = master_bar(learn.epochs)
-        if hasattr(learn, 'metrics'): learn.metrics.log = self.row
-
-# %% ../nbs/02_learner.ipynb #c41b7c06
-@patch
-def before_epoch(self:ProgressCB, learn):
-    if learn.training: self._flush()
-    if self.mbar: learn.dl = progress_bar(learn.dl, leave=False, parent=self.mbar)
-
-@patch
-def after_loss(self:ProgressCB, learn):
-    if learn.training: self.losses.append(learn.loss.detach())
-    if self.mbar and learn.iter % self.every == 0:
-        learn.dl.comment = f'{learn.loss.item():.3f}'
-        if self.plot and self.mode == 'notebook' and time.monotonic() - self.drawn > 2: self._draw()
-
-@patch
-def row(self:ProgressCB, row):
-    "Take over a finished row of the metrics"
-    if row['train'] == 'eval': self.evals.append((len(self.losses), row['loss']))
-    if self.mbar:
-        if not self.rows: self.mbar.write(list(row), table=True)
-        self.mbar.write(list(format_row(row).values()), table=True)
-    self.rows.append(row); self.pending.append(row)
-    if row['train'] == 'eval': self._flush()
-
-# %% ../nbs/02_learner.ipynb #175bbd56
-@patch
-def _flush(self:ProgressCB):
-    if self.pending and self.mode == 'log':
-        vals = lambda r: ' '.join(f'{k} {v}' for k,v in format_row(r).items()
-            if k not in ('epoch', 'train'))
-        parts = [f"{r['train']}: {vals(r)}" for r in self.pending]
-        print(f"epoch {self.pending[0]['epoch']}  " + '  '.join(parts)
-            + f'  {time.monotonic() - self.t0:.0f} s', flush=True)
-    self.pending = []
-
-@patch
-def _draw(self:ProgressCB):
-    ys = torch.stack(self.losses).float().cpu().numpy()
-    graphs = [[range(len(ys)), ys]] + ([list(zip(*self.evals))] if self.evals else [])
-    self.mbar.update_graph(graphs)
-    self.drawn = time.monotonic()
-
-# %% ../nbs/02_learner.ipynb #f14e8911
-@patch
-def plot_losses(self:ProgressCB,
-    ax=None, # matplotlib axes; None: new ones
-):
-    "The training loss of every batch and the evaluation loss of every epoch"
-    if ax is None: ax = plt.subplots(figsize=(5, 2.8))[1]
-    ys = torch.stack(self.losses).float().cpu().numpy() if self.losses else []
-    ax.plot(ys, lw=1, color='tab:blue', label='training, each batch')
-    if self.evals:
-        ax.plot(*zip(*self.evals), 'o-', color='tab:orange', label='evaluation, each epoch')
-    if len(ys):
-        ax.set_ylim(0, 1.1*max(np.quantile(ys[np.isfinite(ys)], .98),
-            *(l for _,l in self.evals), 0))
-    ax.set(xlabel='batches', ylabel='loss'); ax.legend()
-    return ax
-
-# %% ../nbs/02_learner.ipynb #c64154d5
-@patch
-def cleanup_fit(self:ProgressCB, learn):
-    if not hasattr(self, 'mode'): return
-    self._flush()
-    if hasattr(learn, 'metrics'): learn.metrics.log = learn.metrics.print_row
-    if self.mode == 'notebook':
-        for o in ('out', 'graph_out'):
-            if hasattr(self.mbar, o): getattr(self.mbar, o).update(HTML(''))
-    if self.rows: show_table(metrics_table(self.rows), self.mode)
-    if self.plot and self.losses and self.mode == 'notebook': show_figure(self.plot_losses().figure)
+        if not names or not all(isinstance(o, str) for o in names):
+            raise TypeError("names: expected names of a batch's entries, such as "
+                f"BatchNamesCB('image', 'label'), got {names!r}")
+        self.names = names
+    def before_batch(self, learn):
+        if gone := [k for k in self.names if k not in learn.batch]:
+            raise ValueError(f"names: the batch has no {gone[0]!r}, but {', '.join(learn.batch)}")
+        learn.batch = tuple(learn.batch[k] for k in self.names)
 
 # %% ../nbs/02_learner.ipynb #023d0223
 class GuardCB(Callback, order=-10):
@@ -474,22 +330,31 @@ class GuardCB(Callback, order=-10):
     def __init__(self,
         every:int=20, # batches between two looks at the loss on an accelerator; 1 on a CPU
     ): self.every = every
-    def before_fit(self, learn):
-        self.told = sys.exception()   # of whoever called us, not ours
-        if not learn.will_train: return
-        bn = next((n for n,m in learn.model.named_modules()
-            if isinstance(m, nn.modules.batchnorm._BatchNorm)), None)
-        dl = learn.dls['train']
-        if bn is None or not isinstance(dl, DataLoader) or not dl.batch_size or dl.drop_last: return
-        n, bs = len(dl.dataset), dl.batch_size
-        if (n - 1) % bs == 0:
-            raise ValueError(f"bs: {n} training images in batches of {bs} leave a last batch of "
-                f"one image, and BatchNorm ({bn}) needs at least two; choose another bs, or "
-                "drop_last=True")
     def after_predict(self, learn):
         if learn.iter == 0 and learn.epoch == 0 and getattr(learn.loss_func, '__name__',
                 type(learn.loss_func).__name__) in _class_losses:
             check_targets(learn.preds, learn.batch[1])
+
+# %% ../nbs/02_learner.ipynb #023d0224
+@patch
+def before_fit(self:GuardCB, learn):
+    self.told = sys.exception()   # of whoever called us, not ours
+    if not learn.will_train: return
+    params = list(learn.model.parameters())
+    if params and not any(p.requires_grad for p in params):
+        raise ValueError(f"model: all {sum(p.numel() for p in params):,} parameters are frozen, "
+            "so there is nothing to train; slowai.norms.unfreeze(part), or requires_grad_(True), "
+            "frees a part, and fit(train=False) only evaluates")
+    bn = next((n for n,m in learn.model.named_modules()
+        if isinstance(m, nn.modules.batchnorm._BatchNorm)), None)
+    dl = learn.dls['train']
+    if (bn is None or not isinstance(dl, DataLoader) or not dl.batch_size or dl.drop_last
+            or isinstance(dl.dataset, IterableDataset)): return
+    n, bs = len(dl.dataset), dl.batch_size
+    if (n - 1) % bs == 0:
+        raise ValueError(f"bs: {n} training images in batches of {bs} leave a last batch of "
+            f"one image, and BatchNorm ({bn}) needs at least two; choose another bs, or "
+            "drop_last=True")
 
 # %% ../nbs/02_learner.ipynb #cae90b5d
 _class_losses = ('cross_entropy', 'CrossEntropyLoss', 'nll_loss', 'NLLLoss')
@@ -499,8 +364,15 @@ def check_targets(
     y:torch.Tensor, # labels, int64 (N,)
 ):
     "Raise unless `y` are labels that fit the scores"
-    if y.dim() != 1: return   # class probabilities (N, n_classes), as mixup makes them
-    if y.is_floating_point():
+    if not torch.is_tensor(preds):
+        raise TypeError(f"predictions: expected scores in one tensor, got {_shape(preds)}; wrap "
+            "the network so that it returns the scores alone")
+    soft = y.dim() == preds.dim() and y.is_floating_point()
+    if soft or y.dim() > 2: return   # shares of classes, as mixup makes them; a class a pixel
+    if y.dim() != 1:
+        raise ValueError(f"labels: expected shape (N,), got {_shape(y)}; of a column take "
+            ".squeeze(1), of one-hot rows .argmax(1), or .float() for shares of classes")
+    if y.dtype not in (torch.int64, torch.uint8):
         raise TypeError("labels: expected int64 class numbers, "
             f"got {y.dtype}; convert with .long()")
     if preds.dim() != 2 or len(preds) != len(y):
@@ -513,6 +385,9 @@ def check_targets(
 # %% ../nbs/02_learner.ipynb #eb209ac4
 @patch
 def after_loss(self:GuardCB, learn):
+    if learn.loss.numel() != 1:
+        raise ValueError(f"loss_func: expected one number for a batch, got {_shape(learn.loss)}; "
+            "leave out reduction='none', or take the mean")
     if not learn.training or (learn.loss.device.type != 'cpu' and learn.iter % self.every): return
     if math.isfinite(loss := learn.loss.item()): return
     what = [f'{name} of shape {tuple(t.shape)}'
@@ -527,9 +402,6 @@ def after_loss(self:GuardCB, learn):
 TrainLearner.default_cbs = (GuardCB,)
 
 # %% ../nbs/02_learner.ipynb #e0e20e79
-def _shape(t):
-    return f'{str(t.dtype)[6:]} {tuple(t.shape)}' if torch.is_tensor(t) else type(t).__name__
-
 @patch
 def cleanup_batch(self:GuardCB, learn):
     e, batch = (sys.exception(), learn.batch
@@ -558,6 +430,7 @@ def cleanup_epoch(self:GuardCB, learn):
 _elsewhere = dict(
     batches='DataLoaders Normalize BatchedSet fashion_mnist shapes_dls',
     states='set_seed restoring', display='show_table show_figure',
+    metrics='Mean MulticlassAccuracy MetricsCB ProgressCB',
     hooks='Hook HooksCallback ActivationStats ActivationStatsCB',
     steps='has_fast_bf16 MixedPrecisionCB ChannelsLastCB GradientAccumulationCB GradientClipCB',
     best='EarlyStopCB BestModelCB EMACB',

@@ -19,6 +19,7 @@ from fastcore.basics import patch
 from torch import nn
 
 # %% ../nbs/02c_norms.ipynb #93093634
+from .batches import batches_in
 from .checks import check_count
 from .conv import device_of
 from .cpu import fused, settle
@@ -36,6 +37,8 @@ def set_eval_mode(model, batch_stats):
     for m in batch_norms(model): m.train(batch_stats)   # those that are frozen stay as they are
 
 # %% ../nbs/02c_norms.ipynb #a92511fe
+def _right(out, y): return ((out.argmax(1) == y) & ~out.isnan().any(1)).sum()   # NaN never is
+
 def evaluate(
     model:nn.Module, # left as it was
     batches, # an iterable of (images, labels), such as `dls['valid']`
@@ -51,7 +54,7 @@ def evaluate(
         for x,y in islice(batches, n_batches):
             x, y = x.to(device, memory_format=torch.channels_last), y.to(device)
             with fused(): out = settle(model(x)).float()
-            n, right, loss = (n + len(y), right + (out.argmax(1) == y).sum(),
+            n, right, loss = (n + len(y), right + _right(out, y),
                 loss + F.cross_entropy(out, y, reduction='sum'))
     if not n:
         raise ValueError("batches: expected at least one batch, got none; "
@@ -179,10 +182,9 @@ class RefreshNormsCB(Callback, order=-12):
 @patch
 def short(self:RefreshNormsCB, learn):
     "Are the epochs too short for the memory of one of the norms?"
-    norms, dl = _measurable(learn.model), learn.dls['train']
-    try: n = len(dl)
-    except TypeError: return False
-    return any((m.momentum or 0)*n < self.memories for m in norms)
+    n = batches_in(learn.dls['train'])
+    return n is not None and any((m.momentum or 0)*n < self.memories
+        for m in _measurable(learn.model))
 
 @patch
 def renew(self:RefreshNormsCB, learn):

@@ -36,6 +36,7 @@ def random_states()->dict:
     name, keys, *rest = np.random.get_state()
     return dict(python=random.getstate(),
         numpy=(name, torch.from_numpy(keys.astype(np.int64)), *rest), torch=torch.get_rng_state(),
+        mps=torch.mps.get_rng_state() if torch.backends.mps.is_available() else None,
         cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [])
 
 def set_random_states(
@@ -46,6 +47,8 @@ def set_random_states(
     name, keys, *rest = states['numpy']
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
     torch.set_rng_state(states['torch'])
+    if states.get('mps') is not None and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(states['mps'])
     if torch.cuda.is_initialized():
         for i,s in enumerate(states['cuda'][:torch.cuda.device_count()]):
             torch.cuda.set_rng_state(s, i)

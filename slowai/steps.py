@@ -9,6 +9,7 @@ __all__ = ['has_fast_bf16', 'MixedPrecisionCB', 'ChannelsLastCB', 'FusedCB', 'Ke
 # %% ../nbs/02b_steps.ipynb #6c7f00fe
 import os
 import torch
+from fastcore.basics import patch
 from torch import nn
 
 # %% ../nbs/02b_steps.ipynb #c117b78e
@@ -57,7 +58,7 @@ class ChannelsLastCB(Callback, order=-20):
         if torch.is_tensor(x) and x.dim() == 4:
             learn.batch = [x.contiguous(memory_format=torch.channels_last), *rest]
 
-# %% ../nbs/02b_steps.ipynb #84c41926
+# %% ../nbs/02b_steps.ipynb #84c41925
 def _compiled(model):
     return type(model).__name__ == 'OptimizedModule' or any(
         getattr(m, '_compiled_call_impl', None) is not None for m in model.modules())
@@ -66,7 +67,7 @@ def _one_pass(opt):
     for g in opt.param_groups if isinstance(opt, torch.optim.Adam) else []:
         if g['fused'] is None and g['foreach'] is None: g['fused'] = True   # nobody has chosen
 
-# %% ../nbs/02b_steps.ipynb #c3a4d5e7
+# %% ../nbs/02b_steps.ipynb #84c41926
 class FusedCB(Callback, order=90):
     "Norm, sum and activation in one pass over memory, and the optimiser's step, on a CPU"
     def __init__(self,
@@ -102,20 +103,36 @@ class GradientAccumulationCB(Callback, order=60):
         n:int, # batches a step, at least 1
     ):
         check_count('n', n)
-        self.n = n
+        self.n,self.k,self.images,self.rest = n,0,0,False
     def before_epoch(self, learn): self.k = self.images = 0
     def steps(self, learn):
         "Does this batch end in a step?"
-        return self.k + 1 >= self.n or learn.iter + 1 == learn.n_batches
+        return self.rest or self.k + 1 >= self.n or learn.iter + 1 == learn.n_batches
     def after_loss(self, learn):
         if learn.training: self.loss, learn.loss = learn.loss, learn.loss*len(learn.batch[1])
     def after_backward(self, learn):
         step = self.steps(learn)
-        learn.loss, self.k, self.images = self.loss, self.k + 1, self.images + len(learn.batch[1])
+        if not self.rest: self.add(learn)
         if not step: raise CancelBatchException
         for p in learn.model.parameters():
             if p.grad is not None: p.grad /= self.images
         self.k = self.images = 0
+    def add(self, learn):
+        learn.loss, self.k, self.images = self.loss, self.k + 1, self.images + len(learn.batch[1])
+
+# %% ../nbs/02b_steps.ipynb #adb31419
+@patch
+def after_epoch(self:GradientAccumulationCB, learn):
+    "A step with what is left over"
+    if not learn.training or not self.k or learn.team.size > 1: return
+    self.rest = True
+    try: learn.use_gradients()
+    except CancelBatchException: pass
+    finally: self.rest = False
+
+@patch
+def cleanup_epoch(self:GradientAccumulationCB, learn):
+    if learn.training and self.k: self.k = self.images = 0; learn.zero_grad()
 
 # %% ../nbs/02b_steps.ipynb #c43b68f8
 class GradientClipCB(Callback, order=70):
