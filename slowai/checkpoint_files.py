@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 # %% ../nbs/05b_checkpoint_files.ipynb #ff69a49c
-from .files import write_atomically
+from .files import as_path, write_atomically
 
 # %% ../nbs/05b_checkpoint_files.ipynb #edecc268
 _plain, _stacked = (str, int, float, bool, type(None)), '__stacked__'
@@ -77,7 +77,7 @@ def write_checkpoint(
     data:bytes, # from `to_bytes`
 ):
     "Write a checkpoint and its digest; at every moment both are there, or the checkpoint is not"
-    path = Path(path)
+    path = as_path(path)
     write_atomically(digest_path(path), f'{hashlib.sha256(data).hexdigest()}  {path.name}\n')
     write_atomically(path, data)
 
@@ -100,7 +100,7 @@ def read_checkpoint(
     path:str|Path, # of the file; its digest lies beside it
 )->dict: # its tensors on the CPU
     "Read a checkpoint, executing nothing in it; a `DamagedError`, or ValueError if it is not ours"
-    path = Path(path)
+    path = as_path(path)
     try: data = path.read_bytes()
     except OSError as e: raise DamagedError(f"{path} can't be read ({e.strerror})") from e
     if why := _damage(path, data): raise DamagedError(f'{path} {why}')

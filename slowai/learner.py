@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['EVENTS', 'STEPS', 'toy_net', 'CancelBatchException', 'CancelEpochException', 'CancelFitException', 'Callback', 'Team',
-           'check_cbs', 'Learner', 'TrainLearner', 'DeviceCB', 'BatchNamesCB', 'GuardCB', 'check_targets']
+           'check_cbs', 'Learner', 'TrainLearner', 'DeviceCB', 'BatchNamesCB', 'loss_weight', 'GuardCB',
+           'check_targets']
 
 # %% ../nbs/02_learner.ipynb #147c23ac
 import math
@@ -25,7 +26,9 @@ from torch.utils.data import DataLoader, IterableDataset
 # %% ../nbs/02_learner.ipynb #1b83fefb
 from .batches import batches_in
 from .checks import check_count, check_lr
-from .conv import default_device, to_device
+from .conv import check_device, default_device, to_device
+from .states import plain_name
+
 
 # %% ../nbs/02_learner.ipynb #8a24dd55
 def toy_net()->nn.Sequential: # 16×16 gray images to 4 scores; the same weights at each call
@@ -269,6 +272,7 @@ def fit(self:Learner,
         with self.team.together(self):
             self.point = self._resume_point(resume) if resume else None
             self.n_epochs,self.epoch,self.iter,self.will_train = n_epochs,0,0,train
+            self.fit_lr,self.will_evaluate = lr,valid
             self.epochs = range(self.point.epoch if self.point else 0, n_epochs)
             if train and self.opt_func: self.opt = self.opt_func(self.model.parameters(), lr=lr)
             self._within('fit', self._all_epochs, train, valid)
@@ -298,13 +302,7 @@ class DeviceCB(Callback, order=-30):
     "Model and batches on one device"
     def __init__(self,
         device:str|torch.device|None=None, # such as 'cuda:1' or 'cpu'; None: the best here
-    ):
-        try:
-            self.device = torch.device(device or default_device())
-            torch.empty(1, device=self.device)
-        except Exception as e:
-            raise ValueError(f"device: {str(device)!r} can't be used on this machine; "
-                f"the best here is {str(default_device())!r}") from e
+    ): self.device = check_device(device)
     def before_fit(self, learn):
         if hasattr(learn.model, 'to'): learn.model.to(self.device)
     def before_batch(self, learn): learn.batch = to_device(learn.batch, self.device)
@@ -323,6 +321,28 @@ class BatchNamesCB(Callback, order=-35):
         if gone := [k for k in self.names if k not in learn.batch]:
             raise ValueError(f"names: the batch has no {gone[0]!r}, but {', '.join(learn.batch)}")
         learn.batch = tuple(learn.batch[k] for k in self.names)
+
+# %% ../nbs/02_learner.ipynb #8e1557fa
+_class_losses = ('cross_entropy', 'CrossEntropyLoss', 'nll_loss', 'NLLLoss')
+
+def _class_weights(loss_func):
+    "The weights of the classes, and the label that is ignored; None where all labels weigh one"
+    f = getattr(loss_func, 'func', loss_func)   # of a partial
+    said = lambda k, d: getattr(loss_func, 'keywords', {}).get(k, getattr(loss_func, k, d))
+    w, ignored = said('weight', None), said('ignore_index', -100)
+    if (getattr(f, '__name__', type(f).__name__) not in _class_losses
+            or said('reduction', 'mean') != 'mean' or w is None and ignored == -100): return None
+    return w, ignored
+
+def loss_weight(
+    loss_func:Callable, # such as `F.cross_entropy`, a partial of it, or an `nn.CrossEntropyLoss`
+    y:torch.Tensor, # targets, first axis N
+)->int|torch.Tensor: # N; where classes have weights or one is ignored, the sum of the weights
+    "What the mean loss of a batch weighs among others"
+    if (ws := _class_weights(loss_func)) is None or y.is_floating_point(): return len(y)
+    w, counts = ws[0], y != ws[1]
+    if w is not None: counts = w.to(y.device)[y.where(counts, 0)]*counts
+    return counts.float().sum()
 
 # %% ../nbs/02_learner.ipynb #023d0223
 class GuardCB(Callback, order=-10):
@@ -345,7 +365,7 @@ def before_fit(self:GuardCB, learn):
         raise ValueError(f"model: all {sum(p.numel() for p in params):,} parameters are frozen, "
             "so there is nothing to train; slowai.norms.unfreeze(part), or requires_grad_(True), "
             "frees a part, and fit(train=False) only evaluates")
-    bn = next((n for n,m in learn.model.named_modules()
+    bn = next((plain_name(learn.model, n) for n,m in learn.model.named_modules()
         if isinstance(m, nn.modules.batchnorm._BatchNorm)), None)
     dl = learn.dls['train']
     if (bn is None or not isinstance(dl, DataLoader) or not dl.batch_size or dl.drop_last
@@ -357,8 +377,6 @@ def before_fit(self:GuardCB, learn):
             "drop_last=True")
 
 # %% ../nbs/02_learner.ipynb #cae90b5d
-_class_losses = ('cross_entropy', 'CrossEntropyLoss', 'nll_loss', 'NLLLoss')
-
 def check_targets(
     preds:torch.Tensor, # scores (N, n_classes)
     y:torch.Tensor, # labels, int64 (N,)
@@ -388,10 +406,14 @@ def after_loss(self:GuardCB, learn):
     if learn.loss.numel() != 1:
         raise ValueError(f"loss_func: expected one number for a batch, got {_shape(learn.loss)}; "
             "leave out reduction='none', or take the mean")
-    if not learn.training or (learn.loss.device.type != 'cpu' and learn.iter % self.every): return
+    if not learn.training: return
+    if _class_weights(learn.loss_func) and not loss_weight(learn.loss_func, learn.batch[1]):
+        raise CancelBatchException   # a mean of nothing: there is nothing to learn from
+    if learn.loss.device.type != 'cpu' and learn.iter % self.every: return
     if math.isfinite(loss := learn.loss.item()): return
+    named = ((plain_name(learn.model, k), p) for k,p in learn.model.named_parameters())
     what = [f'{name} of shape {tuple(t.shape)}'
-        for name,t in chain([('the images', learn.batch[0])], learn.model.named_parameters())
+        for name,t in chain([('the images', learn.batch[0])], named)
         if torch.is_tensor(t) and t.is_floating_point() and not t.isfinite().all()]
     lr = f", lr {learn.opt.param_groups[0]['lr']:.2g}" if learn.opt else ''
     raise FloatingPointError(f"the loss is {loss} at {learn.where()}{lr}; the optimiser has not "

@@ -6,6 +6,7 @@
 __all__ = ['Mean', 'MulticlassAccuracy', 'MetricsCB', 'ProgressCB']
 
 # %% ../nbs/02_metrics.ipynb #6b1f0a04
+import math
 import time
 import warnings
 
@@ -21,7 +22,7 @@ from fastprogress.fastprogress import master_bar, progress_bar
 from .checks import check_count
 from .conv import has_float64
 from .display import display_mode, format_row, metrics_table, show_figure, show_table
-from .learner import Callback
+from .learner import Callback, loss_weight
 
 # %% ../nbs/02_metrics.ipynb #6d7bf16b
 with warnings.catch_warnings():
@@ -34,9 +35,11 @@ class Mean(_torcheval.Mean):
     def update(self,
         input:torch.Tensor, # one number
         *,
-        weight:float=1., # how much it counts
+        weight:float|torch.Tensor=1., # how much it counts
     ):
-        self.weighted_sum.add_(input, alpha=weight); self.weights.add_(weight)
+        if torch.is_tensor(weight): self.weighted_sum.add_(input*weight)
+        else: self.weighted_sum.add_(input, alpha=weight)
+        self.weights.add_(weight)
         return self
 
 class MulticlassAccuracy(_torcheval.MulticlassAccuracy):
@@ -84,7 +87,9 @@ def after_loss(self:MetricsCB, learn):
     if self.device != loss.device: self._move(loss.device)
     preds = self._preds(learn, y) if self.metrics else None
     for m in self.metrics.values(): m.update(preds, y)
-    self.all_metrics['loss'].update(loss, weight=len(y))
+    w = loss_weight(learn.loss_func, y)
+    if torch.is_tensor(w): loss = loss.where(w > 0, 0)   # a mean of nothing
+    self.all_metrics['loss'].update(loss, weight=w)
 
 # %% ../nbs/02_metrics.ipynb #6b1f0a13
 @patch
@@ -128,7 +133,8 @@ def _move(self:MetricsCB, device):
 @patch
 def after_epoch(self:MetricsCB, learn):
     if not learn.training: self.warn_of_nans(learn)
-    vals = {k: float(learn.team.merged(m).compute()) for k,m in self.all_metrics.items()}
+    ms = {k: learn.team.merged(m) for k,m in self.all_metrics.items()}
+    vals = {k: float(m.compute()) if getattr(m, 'weights', 1) else math.nan for k,m in ms.items()}
     self.history.append({**vals, 'epoch': learn.epoch,
         'train': 'train' if learn.training else 'eval'})
     self.log(self.history[-1])

@@ -144,7 +144,7 @@ def make(self:RecordCB, learn, history):
     recipe = dict(model=type(net).__name__, bs=getattr(learn.dls, 'bs', None),
         optimizer=type(learn.opt).__name__,
         callbacks=[type(c).__name__ for c in sorted(learn.cbs, key=lambda c: c.order)],
-        bf16=any(isinstance(c, MixedPrecisionCB) and c.on for c in learn.cbs), **self.recipe)
+        bf16=any(isinstance(c, MixedPrecisionCB) and c.on for c in learn.cbs)) | self.recipe
     return dict(name=self.name or type(net).__name__, seed=torch.initial_seed(),
         epochs=n, acc_last=last.get('eval_acc'),
         acc_best=max(accs, default=None), loss_last=last.get('eval_loss'),
