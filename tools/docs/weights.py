@@ -19,12 +19,12 @@ from slowai.data import ImageSet, draw_shapes
 from slowai.fashion import fashion_mnist_or_shapes
 from slowai.learner import Callback, DeviceCB, TrainLearner
 from slowai.norms import refresh_norms
-from slowai.preactivation import Recipe, build, shrink
 from slowai.resnet import DeeperCNN, ResidualConvBlock
 from slowai.schedules import BatchSchedulerCB
 from slowai.states import set_seed
 from slowai.steps import FusedCB
 from slowai.tiny_imagenet import load_tiny_imagenet, tiny_mean, tiny_std
+from slowai.tiny_imagenet_preact import TinyImagePreactivationResNet, tiny_sizes
 
 LR, EPOCHS = .2, 3   # of the network that collapses
 
@@ -132,7 +132,8 @@ def photographs():
     def some(s):
         rows = [(s.labels == i).nonzero()[:, 0] for i in ids]
         labels = torch.cat([torch.full((len(o),), k) for k, o in enumerate(rows)])
-        return shrink(ImageSet(s.images[torch.cat(rows)], labels, CLASSES, s.name, s.source))
+        small = F.avg_pool2d(s.images[torch.cat(rows)].float(), 2).round().byte()
+        return ImageSet(small, labels, CLASSES, s.name, s.source)
     return dict(train=some(full['train']), test=some(full['valid']))
 
 
@@ -177,14 +178,14 @@ def memory(
 ):
     "The network that collapses, narrower and trained for a few hundred steps, at eight moments; twenty pictures that it was not trained on"
     set_seed(0)
-    net, norm, test, lr = build(Recipe('live', width=.125), len(CLASSES)), Normalize(tiny_mean, tiny_std), sets['test'], LR
+    net, norm, test = TinyImagePreactivationResNet.kaiming(*tiny_sizes(.125), len(CLASSES)), Normalize(tiny_mean, tiny_std), sets['test']
     dls = DataLoaders(sets, bs=64, batch_tfm=dict(train=lambda x: norm(pad_crop_flip(x)), test=norm))
     plain = DataLoaders(sets, bs=64, batch_tfm=norm)['train']
     n = EPOCHS*len(dls['train'])
     snaps = SnapshotCB([round(n*o) for o in (.1, .2, .3, .4, .5, .6, .8, 1)], plain)
-    sched = BatchSchedulerCB(lr_scheduler.OneCycleLR, max_lr=lr, total_steps=n, pct_start=.3)
+    sched = BatchSchedulerCB(lr_scheduler.OneCycleLR, max_lr=LR, total_steps=n, pct_start=.3)
     opt = partial(torch.optim.AdamW, eps=1e-5, weight_decay=.01)
-    TrainLearner(net, dls, F.cross_entropy, lr, [DeviceCB('cpu'), sched, FusedCB(), snaps], opt).fit(EPOCHS, valid=False)
+    TrainLearner(net, dls, F.cross_entropy, LR, [DeviceCB('cpu'), sched, FusedCB(), snaps], opt).fit(EPOCHS, valid=False)
     module, pictures = Moments(net, snaps.states, norm).eval(), first_of_each(test, 2)
     ways = [torch.tensor([i, j], dtype=torch.float32) for i in range(len(snaps.states)) for j in (0., 1.)]
     with torch.no_grad(): right = [(module(test.images, o)[0].argmax(1) == test.labels).float().mean().item() for o in ways]
