@@ -25,7 +25,8 @@ def readable(
     text, # such as the name of a file
 )->str: # that can be printed and written
     "Text in which bytes that are no UTF-8 stand as their numbers, such as \\xe9"
-    return re.sub('[\udc80-\udcff]', lambda m: f'\\x{ord(m[0]) - 0xdc00:02x}', str(text))
+    as_number = lambda m: f'\\x{ord(m[0]) - 0xdc00 if len(m[0]) == 1 else int(m[0][-2:], 16):02x}'
+    return re.sub(r'[\udc80-\udcff]|\\udc[89a-f][0-9a-f]', as_number, str(text))
 
 class DataError(ValueError):
     "Data that are damaged or not what they are called; the message names file and remedy"

@@ -106,7 +106,7 @@ def picture_files(
     folder:str|Path, # of pictures, sorted into folders or not
 )->list[Path]:
     "All pictures below a folder, by their names; links are followed once, results left out"
-    return _files(Path(folder), _Walk(None), picture_suffixes(), Counter())
+    return _files(as_path(folder), _Walk(None), picture_suffixes(), Counter())
 
 def _say_others(others): return ', '.join(f'{n} {k}' for k,n in others.most_common(5))
 

@@ -96,4 +96,6 @@ def test_importing_does_nothing_else(elsewhere, run, tmp_path):
 def test_command_is_installed(elsewhere, run, tmp_path):
     said = run(elsewhere.parent/'slowai_train', '--help', cwd=tmp_path).stdout
     assert '--engine' in run(elsewhere.parent/'slowai_demo', '--help', cwd=tmp_path).stdout
+    for o in ('slowai_train', 'slowai_predict', 'slowai_demo'):
+        assert run(elsewhere.parent/o, '--version', cwd=tmp_path).stdout.startswith('slowai ')
     for flag in '--data --model --epochs --lr --bs --seed --device --out'.split(): assert flag in said

@@ -437,7 +437,7 @@ def test_command_on_tiny_imagenet(augment, tmp_path, capsys, monkeypatch):
 
 
 def test_command_with_a_deep_network(split, tmp_path, capsys):
-    train(tmp_path/'a', capsys, data=str(split), size=16, model='tiny_post_quarter', epochs=1)
+    train(tmp_path/'a', capsys, data=str(split), size=32, model='tiny_post_quarter', epochs=1)
     r = json.loads((tmp_path/'a/metrics.json').read_text())
     assert load_model(tmp_path/'a').arch == 'tiny_post_quarter' and r['recipe']['optimizer'] == 'AdamW'
     assert len(predict(tmp_path/'a', split/'val/disc')) == 10
@@ -468,3 +468,57 @@ def test_all_pictures_of_one_colour(tmp_path):
 def test_find_pictures_reads_no_picture(flat, monkeypatch):
     monkeypatch.setattr(own, 'open_picture', None)
     assert {k: len(v) for k, v in find_pictures(flat)['train'].items()} == dict(disc=30, ring=30, square=30)
+
+
+# ---- where files lie, and how they are called
+
+def test_linked_folders_are_followed_once(flat, tmp_path):
+    "A class behind a link, a linked sub-folder that is there twice, and links back to where we were"
+    (flat/'ring').rename(tmp_path/'ring'); (flat/'ring').symlink_to(tmp_path/'ring')
+    (tmp_path/'ring/up').symlink_to(flat)
+    (flat/'disc/more').mkdir(parents=True)
+    for o in sorted((flat/'disc').glob('*.png'))[:5]: o.rename(flat/'disc/more'/o.name)
+    (flat/'disc/again').symlink_to(flat/'disc/more'); (flat/'all').symlink_to(flat); (flat/'disc/self').symlink_to('.')
+    with pytest.warns(UserWarning, match='left out .*a link to where we were') as said:
+        found = find_pictures(flat)['train']
+    assert {k: len(v) for k, v in found.items()} == dict(disc=30, ring=30, square=30)
+    assert all(o in str(said[0].message) for o in ('/all (', 'disc/self (', 'ring/up ('))
+
+
+def test_a_broken_link_is_said(flat):
+    (flat/'disc/gone.png').symlink_to('nowhere.png')
+    with pytest.warns(UserWarning, match='left out 1 broken links'): assert len(find_pictures(flat)['train']['disc']) == 30
+
+
+@pytest.mark.parametrize('written', [('model.safetensors', 'model.json'), ('my.safetensors', 'my.json'),
+    ('checkpoint-000001-epoch0-batch4.pt',), ('manifest.json', 'web/demo.js')])
+def test_what_we_have_written_is_no_data(written, flat):
+    shutil.copytree(flat/'disc', flat/'runs/latest')
+    shutil.copytree(flat/'disc', flat/'ring/inside')
+    for out in ('runs/latest', 'ring/inside'):
+        for o in written: (flat/out/o).parent.mkdir(exist_ok=True); (flat/out/o).touch()
+    with pytest.warns(UserWarning, match='runs/latest .what a run has written.*ring/inside|ring/inside.*runs/latest .what a run'):
+        assert {k: len(v) for k, v in find_pictures(flat)['train'].items()} == dict(disc=30, ring=30, square=30)
+
+
+def test_where_results_go_is_no_data_unless_it_holds_some(flat):
+    (flat/'results').mkdir()
+    with pytest.warns(UserWarning, match='results .what a run has written'): assert len(find_pictures(flat, flat/'results')['train']) == 3
+    with pytest.raises(DataError, match='disc: results are to go there .out., but it holds pictures'): find_pictures(flat, flat/'disc')
+
+
+def test_names_that_are_no_utf8(flat, tmp_path, capsys):
+    def name(raw): return os.path.join(os.fsencode(flat), raw)
+    try: os.rename(flat/'disc', name(b'd\xe4sc'))
+    except OSError: pytest.skip('this file system takes UTF-8 only')
+    file = min((o for o in os.scandir(name(b'd\xe4sc'))), key=lambda o: o.name)
+    os.rename(file.path, name(b'd\xe4sc/caf\xe9.png'))
+    sets = quiet(flat)
+    assert sets['train'].classes == (r'd\xe4sc', 'ring', 'square') and counts(sets) == dict(train=72, valid=18)
+    said = train(tmp_path/'a', capsys, data=str(flat), size=16, epochs=1)
+    assert 'wrote metrics.json' in said and load_model(tmp_path/'a').classes[0] == r'd\xe4sc'
+    p = predict(tmp_path/'a', os.fsdecode(name(b'd\xe4sc')))
+    assert r'caf\xe9.png' in p.sources and p.text().encode()
+    with open(name(b'd\xe4sc/bad\xe9.png'), 'wb') as f: f.write(b'x')
+    with pytest.raises(DataError) as e: quiet(flat)
+    assert r'd\xe4sc/bad\xe9.png: ' in str(e.value) and str(e.value).encode()
