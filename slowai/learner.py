@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, IterableDataset
 # %% ../nbs/02_learner.ipynb #1b83fefb
 from .batches import batches_in
 from .checks import check_count, check_lr
-from .conv import check_device, default_device, to_device
+from .conv import check_device, to_device
 from .states import plain_name
 
 
