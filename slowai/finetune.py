@@ -78,7 +78,8 @@ class Pretrained:
     cfg: object # timm's description
     origin: str = '' # the place on the hub, or the name of the file
     def __repr__(self): return (f"Pretrained({self.id} from {self.origin}: "
-        f"{self.size[0]}×{self.size[1]}, {sum(v.numel() for v in self.weights.values()):,} numbers)")
+        f"{self.size[0]}×{self.size[1]}, "
+        f"{sum(v.numel() for v in self.weights.values()):,} numbers)")
 
 # %% ../nbs/08a_finetune.ipynb #f76626b0
 def load_pretrained(
