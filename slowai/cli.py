@@ -23,10 +23,11 @@ from .checkpoint import CheckpointCB
 from .checks import as_command, check_count, check_lr, pick
 from .conv import check_device
 from .files import FolderLock, as_path, write_atomically
-from .distributed import as_team, is_first, team_cbs
+from .distributed import team_cbs
 from .finetune import fine_tune, load_pretrained, with_norm
 from .folders import Augment, image_folder_dls
 from .inference import Classifier, save_model
+from .launch import as_team, is_first
 from .learner import Callback, ProgressCB, TrainLearner
 from .networks import build_model
 from .own import nfs_for

@@ -81,6 +81,7 @@ class Pretrained:
         f"{self.size[0]}×{self.size[1]}, "
         f"{sum(v.numel() for v in self.weights.values()):,} numbers)")
 
+
 # %% ../nbs/08a_finetune.ipynb #f76626b0
 def load_pretrained(
     id:str, # timm's name, such as 'resnet18' or 'resnet18.a1_in1k'

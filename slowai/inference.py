@@ -301,6 +301,7 @@ def _mirror(x): return x.flip(-1)
 def _channels_last(x):
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
+# %% ../nbs/07_inference.ipynb #cf7dde15
 @patch
 def probs(self:Classifier,
     x:torch.Tensor, # normalised images (N, C, H, W)
