@@ -56,15 +56,19 @@ def get_dls(
             pick('data', data, {**data_sources, 'the path of a folder of pictures': None})
         return image_folder_dls(data, 64 if size is None else size, bs, augment or 'flip', seed,
             device=device, on_bad=on_bad or 'refuse', results=out)
-    bs = 512 if bs is None else bs
-    for name,v in dict(size=size, on_bad=on_bad).items():
-        if v is not None: raise ValueError(f"{name}: only for a folder of pictures, not for {data}")
+    return _named(data, dict(size=size, on_bad=on_bad), 512 if bs is None else bs, augment,
+        **dict(seed=seed) if data == 'shapes' else dict(seed=seed, device=device))
+
+# %% ../nbs/14_cli.ipynb #92316721
+def _named(data, not_here, bs, augment, **kwargs):
+    "The loaders of one of `data_sources`"
+    for k,v in not_here.items():
+        if v is not None: raise ValueError(f"{k}: only for a folder of pictures, not for {data}")
     if data != 'tiny_imagenet' and augment is not None:
         raise ValueError(f"augment: only for tiny_imagenet or a folder of pictures, not for {data}")
-    kw = dict(seed=seed) if data == 'shapes' else dict(seed=seed, device=device)
     if augment is not None:
-        kw['training_preprocessor'] = Augment(augment, Normalize(tiny_mean, tiny_std))
-    return data_sources[data](bs, **kw)
+        kwargs['training_preprocessor'] = Augment(augment, Normalize(tiny_mean, tiny_std))
+    return data_sources[data](bs, **kwargs)
 
 # %% ../nbs/14_cli.ipynb #2d3d8f19
 def network_args(
@@ -170,6 +174,7 @@ def _folder(out, resume):
     return as_path(out)
 
 def _network(model, dls):
+    print(f"{dls.splits['train'].name}: {dls}", flush=True)
     c_in, *size = dls.splits['train'].images.shape[1:]
     args = network_args(model, size)
     return build_model(model, len(dls.classes), c_in, **args), args
@@ -195,9 +200,7 @@ def train_command(
     "Train a network; write its record, its loss curve and its weights"
     _check_request(model, epochs, lr, device)
     dls = get_dls(data, bs, seed, augment, size, device, on_bad, out)
-    set_seed(seed); out = _folder(out, resume)
-    print(f"{dls.splits['train'].name}: {dls}", flush=True)
-    net, args = _network(model, dls)
+    set_seed(seed); out, (net, args) = _folder(out, resume), _network(model, dls)
     cbs = [*team_cbs(processes, timeout=timeout), CheckpointCB(out/'checkpoints', regroup=regroup)]
     learn = _fit(dls, model, net, cbs, n_epochs=epochs, lr=lr, device=device, resume=resume)
     if is_first(): save_run(out, learn, model, args)
