@@ -98,6 +98,7 @@ def check_device(
             f"the best here is {default_device()!r}") from e
     return device
 
+# %% ../nbs/01_conv.ipynb #60a12a55
 def device_of(model:nn.Module)->torch.device:
     "Where the parameters of a model are; the CPU if it has none"
     return next((p.device for p in model.parameters()), torch.device('cpu'))

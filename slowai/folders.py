@@ -65,6 +65,10 @@ def holds_results(
     return (saved or any(fnmatch(o, 'checkpoint-*.pt') for o in names)
         or {'manifest.json', 'web'} <= names)
 
+def _visible(folder):
+    return sorted(o for o in folder.iterdir() if not o.name.startswith(('.', '__')))
+
+# %% ../nbs/07b_folders.ipynb #e2b560f5
 class _Walk:
     "Goes into each folder once; `left` has what it went past, and why"
     def __init__(self, results): self.results,self.left = results and as_path(results).resolve(),{}
@@ -88,9 +92,6 @@ class _Walk:
         if any(o.suffix.lower() in picture_suffixes() for o in self.files(folder)):
             raise DataError(f"{folder}: results are to go there (out), but it holds pictures; "
                 "choose another folder")
-
-def _visible(folder):
-    return sorted(o for o in folder.iterdir() if not o.name.startswith(('.', '__')))
 
 # %% ../nbs/07b_folders.ipynb #4a8852cb
 def _files(folder, walk, suffixes, others):
@@ -288,7 +289,7 @@ def decode_pictures(
     fit:str='crop', # of other proportions: 'crop' to the centre, or 'squash'
     cache_dir:str|Path|None=None, # where they are kept; None: $SLOWAI_CACHE or the system's place
     on_bad:str='refuse', # those that can't be decoded: 'refuse', or 'skip' with a warning
-)->tuple[torch.Tensor, dict]: # uint8 (N, c_in, H, W), mapped from a file; index → why of those skipped
+)->tuple[torch.Tensor, dict]: # uint8 (N, c_in, H, W), mapped; index → why of those skipped
     "Pictures as a tensor, decoded at the first call"
     pick('on_bad', on_bad, on_bad_choices)
     key, mark = _key_and_mark(files, root, f'{root.resolve()} {tuple(size)} {c_in} {fit}')
@@ -299,6 +300,7 @@ def decode_pictures(
     _check_bad(found[1], n, on_bad)
     return found
 
+# %% ../nbs/07b_folders.ipynb #24c630e3
 def _decode_once(file, key, n, shape, write):
     "Have the pictures written by one process, and map them"
     folder = file.parent
@@ -335,10 +337,14 @@ def _check_twins(sets):
             if y0 != y: torn.append(f'{f0} and {f}')
     for what, o in (('in two splits', twice), ('under two classes', torn)):
         if o: _warn(f"{len(o)} pictures stand {what}, such as {o[0]}; keep one of each")
+    return sets
 
 # %% ../nbs/07b_folders.ipynb #c8b47b65
-def _check_size(size):
+def _check_size(size, channels, fit):
     "`size` as (height, width)"
+    pick('fit', fit, fits)
+    if channels not in (1, 3):
+        raise ValueError(f"channels: expected 1 (gray) or 3 (RGB), got {channels!r}")
     hw = (size, size) if isinstance(size, int) else tuple(size)
     if len(hw) != 2:
         raise ValueError(f"size: expected a number of pixels or (height, width), got {size!r}")
@@ -373,9 +379,7 @@ def load_image_folder(
     results:str|Path|None=None, # where results go: no data if it is below `path`
 )->dict[str, FolderSet]: # 'train', 'valid', and 'test' where there is one
     "Labelled pictures from a folder, uint8 (N, channels, H, W); decoded at the first call"
-    hw, root = _check_size(size), _check_path(path); pick('fit', fit, fits)
-    if channels not in (1, 3):
-        raise ValueError(f"channels: expected 1 (gray) or 3 (RGB), got {channels!r}")
+    hw, root = _check_size(size, channels, fit), _check_path(path)
     found = find_pictures(root, results)
     if 'valid' not in found: found['train'], found['valid'] = hold_out(found['train'], valid, seed)
     names = tuple(found['train'])
@@ -383,9 +387,7 @@ def load_image_folder(
         for k in ('train', 'valid', 'test') if k in found}
     files = [f for o in rows.values() for f,_ in o]
     x, bad = decode_pictures(files, root, hw, channels, fit, cache_dir, on_bad)
-    sets = _as_sets(x, rows, {files[i] for i in bad}, names, root, fit)
-    _check_twins(sets)
-    return sets
+    return _check_twins(_as_sets(x, rows, {files[i] for i in bad}, names, root, fit))
 
 # %% ../nbs/07b_folders.ipynb #222128e5
 augmentations = dict(none=(), flip=(pad_crop_flip,), erase=(pad_crop_flip, random_erasing),
