@@ -234,11 +234,12 @@ def load_model(
         about.get('data', ''), about.get('results'),
         about.get('fit', 'crop'))
 
-# %% ../nbs/07_inference.ipynb #cf7dde14
+# %% ../nbs/07_inference.ipynb #d4b5e6f7
 def _mirror(x): return x.flip(-1)
 def _channels_last(x):
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
+# %% ../nbs/07_inference.ipynb #cf7dde14
 @patch
 def probs(self:Classifier,
     x:torch.Tensor, # normalised images (N, C, H, W)
