@@ -6,12 +6,12 @@
 __all__ = ['in_turn', 'spread', 'against', 'machine_rates', 'layer_costs', 'roofline_plot', 'kinds_of', 'training_step',
            'step_profile']
 
-# %% ../nbs/09_speed.ipynb #09c00004
+# %% ../nbs/09_speed.ipynb #09c00005
 import statistics
 import time
 from collections.abc import Callable, Mapping
 
-# %% ../nbs/09_speed.ipynb #09c00005
+# %% ../nbs/09_speed.ipynb #09c00006
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
@@ -19,12 +19,12 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.profiler import ProfilerActivity, profile
 
-# %% ../nbs/09_speed.ipynb #09c00006
+# %% ../nbs/09_speed.ipynb #09c00007
 from .checks import check_count
 from .cpu import fused, keep_memory, settle
 from .display import markdown_table
 
-# %% ../nbs/09_speed.ipynb #09c0000b
+# %% ../nbs/09_speed.ipynb #09c0000c
 def in_turn(
     cases:Mapping, # name → function without arguments
     rounds:int=5, # how often each is called and measured, at least 1
@@ -40,7 +40,7 @@ def in_turn(
             if i >= warm: seconds[k].append(time.perf_counter() - start)
     return seconds
 
-# %% ../nbs/09_speed.ipynb #09c0000c
+# %% ../nbs/09_speed.ipynb #09c0000d
 def spread(
     values:list, # numbers, at least one
 )->dict: # median, min, max
@@ -56,7 +56,7 @@ def against(
     ratio = lambda v: [a/b for a,b in zip(v, seconds[base], strict=True)]
     return {k: spread(ratio(v)) for k,v in seconds.items()}
 
-# %% ../nbs/09_speed.ipynb #09c00010
+# %% ../nbs/09_speed.ipynb #09c00011
 def machine_rates(
     dtype:torch.dtype=torch.float32, # of the matrices
     n:int=1024, # their rows and columns
@@ -69,7 +69,7 @@ def machine_rates(
     seconds = in_turn(dict(macs=lambda: a@b, bytes=lambda: y.copy_(x)))
     return dict(macs=n**3/min(seconds['macs']), bytes=8*x.numel()/min(seconds['bytes']))
 
-# %% ../nbs/09_speed.ipynb #09c00013
+# %% ../nbs/09_speed.ipynb #09c00014
 _watched = 'conv2d linear batch_norm leaky_relu relu sub add avg_pool2d'.split()
 
 class _Watch(TorchFunctionMode):
@@ -84,7 +84,7 @@ class _Watch(TorchFunctionMode):
                 bytes=sum(t.numel()*out.element_size() for t in moved)))
         return out
 
-# %% ../nbs/09_speed.ipynb #09c00014
+# %% ../nbs/09_speed.ipynb #09c00015
 def layer_costs(
     model:nn.Module, # left as it was, apart from its norms' memory where it is in training mode
     x:torch.Tensor, # a batch (N, C, H, W)
@@ -101,7 +101,7 @@ def layer_costs(
     fastest = lambda rows: {**rows[0], 'seconds': min(r['seconds'] for r in rows)}
     return [fastest(rows) for rows in zip(*passes[1:], strict=True)]
 
-# %% ../nbs/09_speed.ipynb #09c00016
+# %% ../nbs/09_speed.ipynb #09c00017
 def roofline_plot(
     costs:list, # as `layer_costs` gives them
     rates:Mapping, # as `machine_rates` gives them
@@ -120,7 +120,7 @@ def roofline_plot(
     ax.set(xlabel='multiply-adds a byte', ylabel='10⁹ multiply-adds a second'); ax.legend()
     return ax
 
-# %% ../nbs/09_speed.ipynb #09c0001a
+# %% ../nbs/09_speed.ipynb #09c0001b
 def kinds_of(
     costs:list, # as `layer_costs` gives them
     rates:Mapping, # as `machine_rates` gives them
@@ -135,7 +135,7 @@ def kinds_of(
     head = ['function', 'calls', 'at the roof, ms', 'took, ms', 'of the possible']
     return markdown_table(head, rows)
 
-# %% ../nbs/09_speed.ipynb #09c0001d
+# %% ../nbs/09_speed.ipynb #09c0001e
 def training_step(
     model:nn.Module, # trained by each call
     x:torch.Tensor, # a batch (N, C, H, W)
@@ -159,7 +159,7 @@ def training_step(
         with keep_memory(keep): return [one() for _ in range(n)][-1]
     return steps
 
-# %% ../nbs/09_speed.ipynb #09c00020
+# %% ../nbs/09_speed.ipynb #09c00021
 _kinds = dict(convolutions=('conv', '_Conv', 'aten::mm', 'addmm'), pooling=('pool', '_Pool'),
     norms=('batch_norm', '_Node', '_Filled'), activations=('relu', 'aten::sub'),
     sums=('aten::add',), optimiser=('adam', 'lerp', 'addc', 'sqrt', 'aten::div', 'Optimizer'))
