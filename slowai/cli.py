@@ -23,9 +23,11 @@ from .checkpoint import CheckpointCB
 from .checks import as_command, check_count, check_lr, pick
 from .conv import check_device
 from .files import FolderLock, as_path, write_atomically
-from .distributed import as_team, is_first, team_cbs
+from .distributed import team_cbs
+from .finetune import fine_tune, load_pretrained, with_norm
 from .folders import Augment, image_folder_dls
 from .inference import Classifier, save_model
+from .launch import as_team, is_first
 from .learner import Callback, ProgressCB, TrainLearner
 from .networks import build_model
 from .own import nfs_for
@@ -45,7 +47,7 @@ def get_dls(
     bs:int|None=None, # pictures a batch; None: 512, and for a folder 64 or as many as fit
     seed:int=42, # of the order of the training pictures
     augment:str|None=None, # none, flip, erase, trivial; None: flip for a folder, else trivial
-    size:int|None=None, # pixels, for a folder; None: 64
+    size:int|tuple|None=None, # pixels, for a folder; None: 64
     device:str|None=None, # where the pictures live; None: the best this machine has
     on_bad:str|None=None, # refuse or skip, for a folder with damaged pictures; None: refuse
     out:str|Path|None=None, # where results go: no data if it is in the folder of pictures
@@ -116,9 +118,7 @@ def keep_former(
 # %% ../nbs/14_cli.ipynb #9873362a
 def save_run(
     out:Path, # an existing folder
-    learn:TrainLearner, # after its fit
-    model:str, # the name that `build_model` got
-    args:dict, # and the arguments
+    learn:TrainLearner, # after its fit, with a network that `build_model` has built
 ):
     "Write metrics.json, loss.png, and the network (model.safetensors, and model.json for people)"
     fig = next(cb for cb in learn.cbs if isinstance(cb, ProgressCB)).plot_losses().figure
@@ -128,7 +128,7 @@ def save_run(
     plt.close(fig)
     write_atomically(out/'loss.png', png.getvalue())
     write_atomically(out/'metrics.json', json.dumps(learn.record, indent=1) + '\n')
-    save_model(Classifier.of(learn, model, args=args), out)
+    save_model(Classifier.of(learn), out)
     print(f'wrote metrics.json, loss.png and model.safetensors to {out}')
 
 # %% ../nbs/14_cli.ipynb #ea246426
@@ -147,12 +147,12 @@ def _augmentation(dls):
     tfm = dls.batch_tfm['train'] if isinstance(dls.batch_tfm, dict) else None
     return None if tfm is None else tfm.kind if isinstance(tfm, Augment) else 'trivial'
 
-def _fit(dls, model, net, cbs, **kwargs):
+def _fit(dls, model, net, cbs, train_func, **kwargs):
     "Summarise and train `net`; the learner"
     summarize(net, getattr(net, 'layers', None), dls, kwargs['device'])
     train, kind = dls.splits['train'], _augmentation(dls)
     cbs = [*cbs, *([AugmentationCB(kind)] if kind else [])]
-    recorder, _ = train_1cycle(net, extra_cbs=cbs, dls=dls, name=f'{train.name} {model}',
+    recorder, _ = train_func(net, extra_cbs=cbs, dls=dls, name=f'{train.name} {model}',
         plot=False, opt_func=_optimizer(model), **kwargs)
     if kind:
         recorder.learn.record['recipe'] |= dict(augmentation=kind,
@@ -161,9 +161,25 @@ def _fit(dls, model, net, cbs, **kwargs):
     if left: recorder.learn.record['recipe']['left_out'] = left
     return recorder.learn
 
+# %% ../nbs/14_cli.ipynb #8103ca98
+def _source(model, pretrained, weights):
+    "What others have learnt, if it is asked for"
+    if not pretrained and weights is None: return None
+    if model.startswith('timm:'): return load_pretrained(model[5:], weights)
+    raise ValueError("pretrained: weights of others are there for timm's networks; expected "
+        f"--model timm:NAME, such as timm:resnet18, got {model!r}")
+
+def _loaders(source, data, bs, seed, augment, size, *args):
+    "The pictures as the weights know them, if there are any"
+    if source and size is None and data not in data_sources: size = source.size
+    dls = get_dls(data, bs, seed, augment, size, *args)
+    c_in = dls.splits['train'].images.shape[1]
+    return with_norm(dls, source.normalize(c_in)) if source else dls
+
 # %% ../nbs/14_cli.ipynb #db62876b
-def _check_request(model, epochs, lr, device):
+def _check_request(model, epochs, lr, device, *weights):
     check_device(device); check_lr(lr); check_count('epochs', epochs)
+    if source := _source(model, *weights): return source
     with torch.device('meta'): build_model(model, 2, 3)   # is there such a network?
 
 def _folder(out, resume):
@@ -173,22 +189,32 @@ def _folder(out, resume):
         if not resume: keep_former(as_path(out))
     return as_path(out)
 
-def _network(model, dls):
-    print(f"{dls.splits['train'].name}: {dls}", flush=True)
+def _network(model, dls, source):
     c_in, *size = dls.splits['train'].images.shape[1:]
-    args = network_args(model, size)
-    return build_model(model, len(dls.classes), c_in, **args), args
+    if source: return source.network(len(dls.classes), c_in)
+    return build_model(model, len(dls.classes), c_in, **network_args(model, size))
+
+# %% ../nbs/14_cli.ipynb #5472e8b8
+def _train(dls, model, source, team, out, lr, regroup, n_epochs, **kwargs):
+    print(f"{dls.splits['train'].name}: {dls}", flush=True)
+    cbs = [*team, CheckpointCB(out/'checkpoints', regroup=regroup)]
+    learn = _fit(dls, model, _network(model, dls, source), cbs,
+        fine_tune if source else train_1cycle, lr=lr, n_epochs=n_epochs, **kwargs)
+    if source: learn.record['recipe']['weights'] = source.origin
+    if is_first(): save_run(out, learn)
 
 # %% ../nbs/14_cli.ipynb #ee0b24cc
 def train_command(
     data:str='fashion_mnist', # fashion_mnist, shapes, tiny_imagenet, or a folder of pictures
     model:str='residual', # cnn deeper residual double tiny_{pre,post,identity}[_quarter] timm:NAME
     epochs:int=3, # passes over the training images
+    pretrained:bool=False, # for timm:NAME: start from weights of the hub
+    weights:str=None, # for timm:NAME: start from those of a .safetensors file
     lr:float=1e-2, # highest learning rate of the one-cycle schedule
     bs:int=None, # images a batch; left out: 512, and for a folder 64, or as many as fit
     seed:int=42, # of weights, order and augmentation
     augment:str=None, # none, flip, erase, trivial; left out: flip for a folder, else trivial
-    size:int=None, # for a folder: height and width that its pictures get; left out: 64
+    size:int=None, # for a folder: height and width of its pictures; left out: 64, or the weights'
     device:str=None, # such as cuda or cpu; left out: the best this machine has
     on_bad:str=None, # for a folder: refuse or skip damaged pictures; left out: refuse
     out:str='runs/latest', # folder for metrics.json, loss.png, model.safetensors, checkpoints
@@ -198,12 +224,11 @@ def train_command(
     regroup:bool=False, # resume even if another number of processes wrote the checkpoint
 ):
     "Train a network; write its record, its loss curve and its weights"
-    _check_request(model, epochs, lr, device)
-    dls = get_dls(data, bs, seed, augment, size, device, on_bad, out)
-    set_seed(seed); out, (net, args) = _folder(out, resume), _network(model, dls)
-    cbs = [*team_cbs(processes, timeout=timeout), CheckpointCB(out/'checkpoints', regroup=regroup)]
-    learn = _fit(dls, model, net, cbs, n_epochs=epochs, lr=lr, device=device, resume=resume)
-    if is_first(): save_run(out, learn, model, args)
+    source = _check_request(model, epochs, lr, device, pretrained, weights)
+    dls = _loaders(source, data, bs, seed, augment, size, device, on_bad, out)
+    set_seed(seed); out, team = _folder(out, resume), team_cbs(processes, timeout=timeout)
+    _train(dls, model, source, team, out, lr, regroup, epochs, device=device, resume=resume)
+
 
 # %% ../nbs/14_cli.ipynb #fefef7d0
 slowai_train = as_command(as_team(train_command, 'slowai_train'), 'slowai_train')

@@ -11,7 +11,7 @@ import base64
 import hashlib
 import html
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 from fastcore.basics import patch
-from fastcore.script import Param, call_parse
+from fastcore.script import Param
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors, save as safetensors_bytes
 from torch import nn
@@ -30,10 +30,10 @@ from torch import nn
 # %% ../nbs/07_inference.ipynb #46410d43
 from . import __version__
 from .batches import Normalize
+from .checks import DataError, as_command, check_count, pick, readable
 from .cpu import fused, settle
-from .checks import DataError, check_count, one_line_errors, pick
 from .display import show_table
-from .files import write_atomically
+from .files import as_path, write_atomically
 from .learner import Learner
 from .networks import build_model
 from slowai.pictures import (
@@ -44,13 +44,14 @@ from slowai.pictures import (
     picture_suffixes,
     tensor_pictures,
 )
+from .states import bare, load_weights, weights_of
 
 # %% ../nbs/07_inference.ipynb #c2cd3405
 @dataclass
 class Classifier:
     "A network with all that stands between a picture and a name"
-    model: nn.Module # images (N, C, H, W), normalised, to scores (N, n_classes)
-    arch: str # a name of `architectures`, or 'timm:…'
+    model: nn.Module # images (N, C, H, W), normalised, to scores (N, n_classes); seen through wraps
+    arch: str|Callable # a name of `architectures`, 'timm:…', or what builds it: called with `args`
     classes: Sequence # name of each class, in the order of the scores
     norm: Normalize # the normalisation that it was trained with
     size: tuple # height and width of its pictures, in pixels
@@ -58,18 +59,42 @@ class Classifier:
     data: str = '' # what it was trained on, in words
     record: dict|None = None # of the run, as `RecordCB` makes it
     fit: str = 'crop' # how pictures get their size: 'crop' to the centre, or 'squash'
+    build: Callable|None = None # what builds a network of one's own; `arch` then is its name
 
     def __post_init__(self):
         pick('fit', self.fit, fits)
         if not isinstance(self.model, nn.Module):
             raise TypeError(f"model: expected a torch module, got {type(self.model).__name__}")
+        self._name_it()
         if not isinstance(self.norm, Normalize):
             raise TypeError(f"norm: expected a Normalize, got {self.norm!r}")
         self.classes,self.size = tuple(map(str, self.classes)),tuple(int(o) for o in self.size)
-        if len(self.classes) < 2:
-            raise ValueError(f"classes: expected at least two names, got {self.classes}")
-        if len(self.size) != 2 or min(self.size) < 1:
-            raise ValueError(f"size: expected (height, width) in pixels, got {self.size}")
+        self._check()
+
+# %% ../nbs/07_inference.ipynb #3523e2e5
+_own_mark = 'own:'   # begins the name of a network that is not in the table
+
+@patch
+def _name_it(self:Classifier):
+    "What `build_model` has noted, and a name for what it has not built"
+    self.model = bare(self.model)
+    name, args = getattr(self.model, 'built_as', (None, {}))
+    if self.arch is None: self.arch = name
+    if self.arch == name and not self.args: self.args = args
+    if isinstance(self.arch, str): return
+    if isinstance(self.arch, nn.Module) or not callable(self.arch):
+        raise TypeError("arch: expected a name such as 'residual', or the class or function that "
+            f"builds the network, got {type(self.arch).__name__}"
+            + isinstance(self.arch, nn.Module)*f"; give {type(self.arch).__name__} itself")
+    f = getattr(self.arch, 'func', self.arch)   # of a partial
+    self.build, self.arch = self.arch, _own_mark + getattr(f, '__name__', type(f).__name__)
+
+@patch
+def _check(self:Classifier):
+    if len(self.classes) < 2:
+        raise ValueError(f"classes: expected at least two names, got {self.classes}")
+    if len(self.size) != 2 or min(self.size) < 1:
+        raise ValueError(f"size: expected (height, width) in pixels, got {self.size}")
 
 # %% ../nbs/07_inference.ipynb #53447327
 @patch(as_prop=True)
@@ -86,7 +111,7 @@ def __repr__(self:Classifier):
 @patch(cls_method=True)
 def of(cls:Classifier,
     learn:Learner, # after its fit, with `DataLoaders` of `ImageSet`s
-    arch:str, # the name that `build_model` got
+    arch:str|Callable|None=None, # name, or class or builder; None: what `build_model` has noted
     **kwargs, # what the learner doesn't tell: args; norm where it is not `dls.batch_tfm`
 ):
     "Gather a learner's network and what belongs to it"
@@ -124,21 +149,60 @@ def _fingerprint_of(tensors, about):
         sha.update(t.reshape(-1).view(torch.uint8).numpy())
     return sha.hexdigest()
 
+# %% ../nbs/07_inference.ipynb #f0e27598
+def _some(names):
+    return f"{', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
+
+def _check_weights(model, tensors, path):
+    "Raise a DataError that lists the keys, unless these weights fit"
+    want = weights_of(model)
+    missing, extra = ([k for k in want if k not in tensors],
+        sorted(k for k in tensors if k not in want))
+    other = [f'{k} {tuple(tensors[k].shape)} instead of {tuple(v.shape)}' for k,v in want.items()
+        if k in tensors and tensors[k].shape != v.shape]
+    wrong = [f'{what}: {_some(keys)}'
+        for what,keys in dict(missing=missing, unexpected=extra, shapes=other).items() if keys]
+    if wrong:
+        raise DataError(f"{path}: the weights don't fit this architecture; {'; '.join(wrong)}")
+
+# %% ../nbs/07_inference.ipynb #6fcf5f16
+def _described(clf):
+    "Weights, and what else goes into the file"
+    state = weights_of(clf.model)
+    if odd := [k for k,v in state.items() if not torch.is_tensor(v)]:
+        raise ValueError(f"model: expected a state of tensors only, but {_some(odd)} is something "
+            "else; a safetensors file can't hold it")
+    try: about = json.loads(json.dumps(clf.about()))
+    except TypeError as e:
+        raise ValueError(f"args: {clf.args} can't be written as JSON ({e}); a block of your own "
+            "goes into a builder: Classifier.of(learn, partial(DeeperCNN, block=MyBlock))") from e
+    return {k: v.detach().cpu().contiguous().clone() for k,v in state.items()}, about
+
+# %% ../nbs/07_inference.ipynb #d386ba61
+def _builder(about, build):
+    "What builds the network that a file describes"
+    arch, args = about['arch'], about['args']
+    if str(arch).startswith(_own_mark):
+        if build is not None: return partial(build, **args)
+        raise ValueError(f"build: this is a network of one's own, {arch}; expected the class or "
+            f"function that builds it, called with {args}: load_model(path, build=...)")
+    if build is None: return partial(build_model, arch, n_outputs=len(about['classes']),
+        c_in=about['channels'], **args)
+    raise ValueError(f"build: {arch} is built by its name; leave it out")
+
+def _on_meta(build):
+    "A network without memory, or, where its code wants numbers, with"
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device('meta'): return build()
+        except RuntimeError: return build()
+
 # %% ../nbs/07_inference.ipynb #429588f6
 def _saved_path(path):
-    path = Path(path)
+    path = as_path(path)
     return path if path.suffix == '.safetensors' else path/'model.safetensors'
 
-def save_model(
-    clf:Classifier, # what to save
-    path:str|Path, # a folder, or a file name that ends in .safetensors
-)->Path: # of the file
-    "Write `model.safetensors`, from which all is loaded, and `model.json` for people; whole or not"
-    if not isinstance(clf, Classifier):
-        raise TypeError(f"clf: expected a Classifier, got {type(clf).__name__}; "
-            "Classifier.of(learn, 'residual') makes one of a learner")
-    path, about = _saved_path(path), json.loads(json.dumps(clf.about()))
-    tensors = {k: v.detach().cpu().contiguous().clone() for k,v in clf.model.state_dict().items()}
+def _write_saved(clf, tensors, about, path):
     about['sha256'] = _fingerprint_of(tensors, about)
     raw = safetensors_bytes(tensors, metadata=dict(slowai=json.dumps(about, sort_keys=True)))
     write_atomically(path, raw)
@@ -146,6 +210,22 @@ def save_model(
         file_sha256=hashlib.sha256(raw).hexdigest(), record=clf.record)
     write_atomically(path.with_suffix('.json'), json.dumps(beside, indent=1) + '\n')
     return path
+
+# %% ../nbs/07_inference.ipynb #00cfeabe
+def save_model(
+    clf:Classifier, # what to save
+    path:str|Path, # a folder, or a file name that ends in .safetensors
+)->Path: # of the file
+    "Write `model.safetensors`, from which all is loaded, and `model.json` for people; whole or not"
+    if not isinstance(clf, Classifier):
+        raise TypeError(f"clf: expected a Classifier, got {type(clf).__name__}; "
+            "Classifier.of(learn) makes one of a learner")
+    tensors, about = _described(clf)
+    try: _check_weights(_on_meta(_builder(about, clf.build)), tensors, 'clf')
+    except (TypeError, ValueError) as e:
+        raise ValueError(f"{e}. Built by {clf.arch!r} with {clf.args}, it could not be loaded "
+            "again, so nothing was written; give the name and args that it was built with") from e
+    return _write_saved(clf, tensors, about, _saved_path(path))
 
 # %% ../nbs/07_inference.ipynb #2bc516a0
 def _read_header(path, raw):
@@ -194,45 +274,27 @@ def _read_saved(path):
             "copy it anew, or save the model again")
     return tensors, about
 
-# %% ../nbs/07_inference.ipynb #f0e27598
-def _some(names):
-    return f"{', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
-
-def _check_weights(model, tensors, path):
-    "Raise a DataError that lists the keys, unless these weights fit"
-    want = model.state_dict()
-    missing, extra = ([k for k in want if k not in tensors],
-        sorted(k for k in tensors if k not in want))
-    other = [f'{k} {tuple(tensors[k].shape)} instead of {tuple(v.shape)}' for k,v in want.items()
-        if k in tensors and tensors[k].shape != v.shape]
-    wrong = [f'{what}: {_some(keys)}'
-        for what,keys in dict(missing=missing, unexpected=extra, shapes=other).items() if keys]
-    if wrong:
-        raise DataError(f"{path}: the weights don't fit this architecture; {'; '.join(wrong)}")
-
 # %% ../nbs/07_inference.ipynb #f87da734
 def load_model(
     path:str|Path, # a folder or file that `save_model` wrote
     device:str|torch.device='cpu', # where the network goes
+    build:Callable|None=None, # for a network of one's own: its class or what builds it
 )->Classifier: # in eval mode
     "Load a saved model: the network of its name in `architectures`; nothing of the file is run"
     tensors, about = _read_saved(path)
     try:
-        arch, args, classes = about['arch'], about['args'], about['classes']
-        build = partial(build_model, arch, n_outputs=len(classes), c_in=about['channels'], **args)
-        norm, size = Normalize(about['mean'], about['std']), about['size']
-        with torch.random.fork_rng(devices=[]):
-            with torch.device('meta'): _check_weights(build(), tensors, path)
-            model = build()
+        make, norm = _builder(about, build), Normalize(about['mean'], about['std'])
+        classes, size, arch, args = (about[k] for k in ('classes', 'size', 'arch', 'args'))
+        _check_weights(_on_meta(make), tensors, path)
+        with torch.random.fork_rng(devices=[]): model = make()
     except KeyError as e: raise DataError(f"{path}: the description lacks {e}") from e
     except DataError: raise
     except (TypeError, ValueError) as e:
         raise DataError(f"{path}: {e}. A network of your own must be "
-            "in `architectures` first") from e
-    model.load_state_dict(tensors)
+            "in `architectures` first, or come with its `build`") from e
+    load_weights(model, tensors)
     return Classifier(model.eval().to(device), arch, classes, norm, size, args,
-        about.get('data', ''), about.get('results'),
-        about.get('fit', 'crop'))
+        about.get('data', ''), about.get('results'), about.get('fit', 'crop'), build)
 
 # %% ../nbs/07_inference.ipynb #d4b5e6f7
 def _mirror(x): return x.flip(-1)
@@ -262,6 +324,7 @@ def probs(self:Classifier,
         raise FloatingPointError("the network's scores are not finite; are its weights?")
     return torch.stack([s.softmax(1) for s in scores]).mean(0).cpu()
 
+
 # %% ../nbs/07_inference.ipynb #182fd35b
 @dataclass(repr=False)
 class Predictions:
@@ -290,7 +353,8 @@ def text(self:Predictions,
     n:int|None=None, # pictures to show; None: all
 ):
     "A line for each picture"
-    lines = [f"{s}: {', '.join(f'{name} {p:.1%}' for name,p in self[i])}"
+    said = lambda i: ', '.join(f"{' '.join(name.split())} {p:.1%}" for name,p in self[i])
+    lines = [f"{s}: {said(i)}"
         + (f'   ({c})' if c else '')
         for i,(s,c) in enumerate(zip(self.sources[:n], self.changes))]
     return '\n'.join(lines + [f'… and {len(self) - n:,} more'] if n and len(self) > n else lines)
@@ -324,7 +388,7 @@ def _repr_html_(self:Predictions):
 # %% ../nbs/07_inference.ipynb #7ccd1114
 def _in_folder(folder):
     suffixes, inside = (picture_suffixes(),
-        sorted(o for o in Path(folder).iterdir() if o.name[0] != '.'))
+        sorted(o for o in folder.iterdir() if o.name[0] != '.'))
     files, below = ([o for o in inside if o.suffix.lower() in suffixes],
         [o for o in inside if o.is_dir()])
     hint = (f"; name one of the folders in it, such as {below[0]}" if below
@@ -334,11 +398,11 @@ def _in_folder(folder):
 
 def _pictures(what, skipped, prepare, size):
     "Yield (name, float (n, C, H, W), words) for whatever `predict` is given"
-    if isinstance(what, (str, Path)) and Path(what).is_dir():
-        for o in _in_folder(what):
-            try: yield o.name, *prepare(open_picture(o, size))
-            except DataError as e: skipped[o.name] = str(e).replace(str(o), o.name)
-    elif isinstance(what, (str, Path)): yield str(what), *prepare(open_picture(what, size))
+    if isinstance(what, (str, Path)) and as_path(what).is_dir():
+        for o in _in_folder(as_path(what)):
+            try: yield readable(o.name), *prepare(open_picture(o, size))
+            except DataError as e: skipped[o.name] = str(e).replace(readable(o), readable(o.name))
+    elif isinstance(what, (str, Path)): yield readable(what), *prepare(open_picture(what, size))
     elif isinstance(what, Image.Image): yield 'picture', *prepare(what)
     elif isinstance(what, torch.Tensor): yield 'picture', *prepare(tensor_pictures(what))
     elif isinstance(what, Sequence):
@@ -415,4 +479,4 @@ def predict_command(
     _say(p, json)
     if p.skipped: raise DataError('skipped: ' + '; '.join(p.skipped.values()))
 
-slowai_predict = call_parse(one_line_errors(predict_command, 'slowai_predict'))
+slowai_predict = as_command(predict_command, 'slowai_predict')
