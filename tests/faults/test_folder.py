@@ -522,3 +522,72 @@ def test_names_that_are_no_utf8(flat, tmp_path, capsys):
     with open(name(b'd\xe4sc/bad\xe9.png'), 'wb') as f: f.write(b'x')
     with pytest.raises(DataError) as e: quiet(flat)
     assert r'd\xe4sc/bad\xe9.png: ' in str(e.value) and str(e.value).encode()
+
+
+# ---- damaged pictures
+
+def test_damaged_pictures_are_left_out_by_name(flat, tmp_path, capsys):
+    before = quiet(flat)
+    for o in (before['train'].files[0], before['valid'].files[-1]): o.write_bytes(b'x')
+    with pytest.raises(DataError, match="2 of 90 pictures can't be read: .*--on-bad skip"): quiet(flat)
+    for _ in range(2):   # decoded, and found
+        with pytest.warns(UserWarning, match="2 of 90 pictures can't be read and are left out: .*png: can't be decoded"):
+            sets = load_image_folder(flat, 16, on_bad='skip')
+    assert counts(sets) == dict(train=71, valid=17)
+    for k, part in (('train', slice(1, None)), ('valid', slice(-1))):
+        assert torch.equal(sets[k].images, before[k].images[part]) and sets[k].files == before[k].files[part]
+        assert torch.equal(sets[k].labels, before[k].labels[part])
+    bad = [str(o.relative_to(flat)) for o in (before['train'].files[0], before['valid'].files[-1])]
+    assert [sets[k].left_out for k in sets] == [(o,) for o in bad]
+    with pytest.raises(DataError, match="can't be read"): quiet(flat)   # a copy that lacks some is no excuse
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        train(tmp_path/'a', capsys, data=str(flat), size=16, epochs=1, on_bad='skip')
+    recipe = json.loads((tmp_path/'a/metrics.json').read_text())['recipe']
+    assert recipe['left_out'] == [f'train: {bad[0]}', f'valid: {bad[1]}']
+
+
+def test_a_class_of_damaged_pictures(flat):
+    for o in (flat/'ring').iterdir(): o.write_bytes(b'x')
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        with pytest.raises(DataError, match="train: no picture of 'ring' can be read"): load_image_folder(flat, 16, on_bad='skip')
+        for o in flat.rglob('*.png'): o.write_bytes(b'x')
+        with pytest.raises(DataError, match="90 of 90 pictures can't be read"): load_image_folder(flat, 16, on_bad='skip')
+
+
+# ---- the first hour of a user
+
+def test_the_first_command_twice_in_the_folder_itself(flat, capsys, monkeypatch):
+    for o in list(flat.rglob('*.png'))[72:]: o.unlink()
+    monkeypatch.chdir(flat)
+    with pytest.warns(UserWarning, match='bs: 64 pictures a batch are more than the'):
+        train('runs/latest', capsys, data='.', bs=None, epochs=1)
+    with pytest.warns(UserWarning, match='left out runs/latest .what a run has written'):
+        said = train('runs/latest', capsys, data='.', bs=None, epochs=1)
+    assert 'runs/latest holds a finished run; it is kept in runs/latest/former-1' in said
+    latest = flat/'runs/latest'
+    assert load_model(latest).classes == ('disc', 'ring', 'square') and weights(latest) == weights(latest/'former-1')
+    with pytest.warns(UserWarning, match='left out runs/latest'):
+        assert 'nothing left to do' in train('runs/latest', capsys, data='.', bs=None, epochs=1, resume=True)
+    assert not (latest/'former-2').exists()
+
+
+def test_nothing_but_the_named_device_is_touched(split, tmp_path, capsys, monkeypatch):
+    "As on a machine whose best device is another one: here one that isn't there"
+    import sys
+    for k, m in list(sys.modules.items()):
+        if k.startswith('slowai.') and hasattr(m, 'default_device'): monkeypatch.setattr(m, 'default_device', lambda: 'cuda:99')
+    write_shapes_parquet(tmp_path/'tiny-imagenet', 48, 16, n_classes=4)
+    monkeypatch.setenv('SLOWAI_DATA', str(tmp_path))
+    for i, kw in enumerate((dict(data=str(split), size=16), dict(data='shapes', bs=5000), dict(data='tiny_imagenet'))):
+        assert 'wrote metrics.json' in train(tmp_path/f'{i}', capsys, device='cpu', epochs=1, **kw)
+    with pytest.raises(ValueError, match='cuda:99'): train(tmp_path/'x', capsys, data=str(split), size=16)
+
+
+def test_a_device_is_refused_before_a_picture_is_read(split, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(own, 'find_pictures', None)
+    with pytest.raises(ValueError, match="device: 'cuda:99' can't be used"):
+        train(tmp_path/'a', capsys, data=str(split), device='cuda:99')
+    with pytest.raises(ValueError, match="device: 'cuda:99' can't be used"): image_folder_dls(split, device='cuda:99')
+    assert not (tmp_path/'a').exists()
