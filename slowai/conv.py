@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['no_float64', 'conv_out_size', 'conv2d_loop', 'conv2d_unfold', 'default_device', 'check_device', 'device_of',
-           'synchronize', 'to_device', 'has_float64', 'conv', 'simple_cnn', 'accuracy', 'fit']
+           'synchronize', 'has_float64', 'to_device', 'conv', 'simple_cnn', 'accuracy', 'fit']
 
 # %% ../nbs/01_conv.ipynb #a8d6e8f1
 from collections.abc import Callable, Mapping
@@ -106,18 +106,6 @@ def device_of(model:nn.Module)->torch.device:
 def synchronize(device:torch.device):
     "Wait until a GPU has done all that it was asked to; a CPU has done it already"
     if device.type == 'cuda': torch.cuda.synchronize(device)
-
-def to_device(
-    x, # a tensor, or lists, tuples and dicts of tensors; anything else comes back as it is
-    device:str|torch.device, # such as 'cuda' or 'cpu'
-):
-    "Move tensors to a device, in whatever they are wrapped"
-    if torch.is_tensor(x): return x.to(device)
-    if isinstance(x, Mapping): return {k: to_device(v, device) for k,v in x.items()}
-    if isinstance(x, tuple) and hasattr(x, '_fields'):   # a named tuple
-        return type(x)(*(to_device(o, device) for o in x))
-    if isinstance(x, (list, tuple)): return type(x)(to_device(o, device) for o in x)
-    return x
 
 # %% ../nbs/01_conv.ipynb #5dddadf3
 no_float64 = {'mps'}   # kinds of devices

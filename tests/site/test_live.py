@@ -67,7 +67,7 @@ def test_live(check, report):
 def test_build_says_why_a_figure_stays_a_picture(tmp_path, monkeypatch, capsys):
     "Without npm: the page as it was, and a sentence; a name that is none is a fault"
     def no_engine(**kwargs): raise DataError('npm is not here')
-    monkeypatch.setattr(live, 'get_engine', no_engine)
+    monkeypatch.setattr('slowai.browser.get_engine', no_engine)
     page = '<html><head></head><body><figure class="figure"{}><img></figure></body></html>'
     (tmp_path/'a.html').write_text(page.format(' data-live="skips"'))
     assert live.place(tmp_path, tmp_path/'cache', ROOT/'slowai') == []

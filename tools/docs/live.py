@@ -9,11 +9,7 @@ from pathlib import Path
 
 import torch
 
-from slowai.browser import copy_page, get_engine
-from slowai.checks import DataError
-
-from . import weights
-
+# The package is imported where a page wants a figure, not before: a site is built of the tree's own package, whatever is installed
 FIGURES = Path(__file__).parent/'figures'
 WANTED = re.compile(r'<figure\b[^>]*\bdata-live="([\w-]+)"')
 
@@ -39,6 +35,7 @@ def key_of(
     package, # the folder of the package
 ):
     "Names what a figure's data depend on: the code, torch, the pictures"
+    from . import weights
     parts = [o.read_bytes() for o in files_behind(Path(weights.__file__), package)] + [f'{figure} {torch.__version__}'.encode()]
     for k, s in sets.items(): parts += [f'{k} {s.classes} {tuple(s.images.shape)}'.encode(), s.images[:100].numpy().tobytes()]
     return sha256(b'\n'.join(parts)).hexdigest()[:16]
@@ -50,6 +47,7 @@ def made(
     package, # the folder of the package
 ):
     "The folder with a figure's data: made now, unless it is there already"
+    from . import weights
     load, make = weights.FIGURES[figure]
     sets = load()
     folder = cache/f'live-{figure}-{key_of(figure, sets, package)}'
@@ -70,6 +68,8 @@ def possible(
     package, # the folder of the package
 ):
     "Those of them that can be had here: {name: folder with its data}, and the engine. What can't is said, and stays a picture"
+    from slowai.browser import get_engine
+    from slowai.checks import DataError
     try: engine = get_engine(cache=cache)
     except DataError as e: return print(f'the live figures stay pictures: {e}') or ({}, None)
     have = {}
@@ -87,8 +87,12 @@ def place(
     "Put into a site what its live figures need. Returns what is wrong"
     pages = {p: p.read_text(encoding='utf-8') for p in sorted(docs.rglob('*.html'))}
     pages = {p: text for p, text in pages.items() if WANTED.search(text)}
+    if not pages: return []
+    from slowai.browser import copy_page
+
+    from . import weights
     asked = {o for text in pages.values() for o in WANTED.findall(text)}
-    have, engine = possible(sorted(asked & weights.FIGURES.keys()), cache, package) if asked else ({}, None)
+    have, engine = possible(sorted(asked & weights.FIGURES.keys()), cache, package)
     if have:
         copy_page(docs/'live', engine, page=False)
         for o in FIGURES.iterdir(): shutil.copy(o, docs/'live')
