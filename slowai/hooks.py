@@ -27,7 +27,7 @@ class Hook:
     def __init__(self,
         m:nn.Module, # the module to watch
         f:Callable, # what to call; it may keep what it finds as attributes of the hook
-    ): self.hook = m.register_forward_hook(partial(f, self))
+    ): self.hook = m.register_forward_hook(torch.compiler.disable(partial(f, self)))
     def remove(self): self.hook.remove()
     def __enter__(self): return self
     def __exit__(self, *args): self.remove()
