@@ -210,8 +210,8 @@ def main():
     p.add_argument('--only', nargs='*', choices=PARTS, default=list(PARTS))
     p.add_argument('--rounds', type=int, default=5, help='rounds that count, of each measurement')
     args = p.parse_args()
-    record = json.loads(OUT.read_text(encoding='utf-8')) if OUT.exists() else {}
-    record['machine'] = machine()
+    record, here = json.loads(OUT.read_text(encoding='utf-8')) if OUT.exists() else {}, machine()
+    if record.get('machine') != here: record = dict(machine=here)   # parts of another commit or machine don't stand beside ours
     for k in args.only:
         torch.manual_seed(0)
         start, record[k] = time.perf_counter(), PARTS[k](args.rounds)
