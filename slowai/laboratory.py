@@ -31,7 +31,7 @@ from .hooks import Hook
 from .learner import Callback, DeviceCB, MetricsCB, MulticlassAccuracy, TrainLearner
 from .norms import evaluate
 from .records import RecordCB
-from .resnet import GeneralReLU, ResidualConvBlock
+from .resnet import GeneralReLU, ResidualConvBlock, check_stride
 from .schedules import BatchSchedulerCB
 from .states import set_seed
 from .steps import ChannelsLastCB, FusedCB, GradientClipCB, KeepMemoryCB, MixedPrecisionCB
@@ -167,9 +167,7 @@ class LeanPreactivationBlock(nn.Module):
         ks:int=3, # kernel size, odd
     ):
         super().__init__()
-        if stride not in (1, 2):
-            raise ValueError(f"stride: expected 1 or 2, got {stride!r}; the identity path "
-                "only knows how to keep or to halve")
+        check_stride(stride)
         conv = partial(nn.Conv2d, kernel_size=ks, padding=ks//2, bias=False)
         self.norm_a,self.conv_a = nn.BatchNorm2d(c_in),conv(c_in, c_out)
         self.norm_b,self.conv_b = nn.BatchNorm2d(c_out),conv(c_out, c_out, stride=stride)

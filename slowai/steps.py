@@ -67,16 +67,6 @@ def _one_pass(opt):
     for g in opt.param_groups if isinstance(opt, torch.optim.Adam) else []:
         if g['fused'] is None and g['foreach'] is None: g['fused'] = True   # nobody has chosen
 
-# %% ../nbs/02b_steps.ipynb #84c41926
-def _compiled(model):
-    return type(model).__name__ == 'OptimizedModule' or any(
-        getattr(m, '_compiled_call_impl', None) is not None for m in model.modules())
-
-def _one_pass(opt):
-    for g in opt.param_groups if isinstance(opt, torch.optim.Adam) else []:
-        if g['fused'] is None and g['foreach'] is None: g['fused'] = True   # nobody has chosen
-
-
 # %% ../nbs/02b_steps.ipynb #c3a4d5e7
 class FusedCB(Callback, order=90):
     "Norm, sum and activation in one pass over memory, and the optimiser's step, on a CPU"

@@ -29,7 +29,7 @@ from .conv import check_device
 from .hooks import Hook
 from .learner import Callback
 from .norms import evaluate, refresh_norms, set_eval_mode
-from .resnet import Conv, GeneralReLU, ResidualConvBlock, init_leaky_weights
+from .resnet import Conv, GeneralReLU, ResidualConvBlock, check_stride, init_leaky_weights
 from .schedules import train_1cycle
 from .states import restoring
 from .steps import MixedPrecisionCB
@@ -123,9 +123,7 @@ class PreactivationResidualConv(nn.Module):
         ks:int=3, # kernel size, odd
     ):
         super().__init__()
-        if stride not in (1, 2):
-            raise ValueError(f"stride: expected 1 or 2, got {stride!r}; the identity path "
-                "only knows how to keep or to halve")
+        check_stride(stride)
         self.conv_a = PreactivationConv(c_in, c_out, stride=1, ks=ks)
         self.conv_b = PreactivationConv(c_out, c_out, stride=stride, ks=ks)
         # built even where the channels agree and it never runs: the published counts include it
