@@ -7,6 +7,7 @@ __all__ = ['count_macs', 'count_params', 'peak_memory', 'git_commit', 'RecordCB'
            'load_records', 'save_record', 'mean_sd']
 
 # %% ../nbs/02e_records.ipynb #0cae9e41
+import contextlib
 import json
 import math
 import resource
@@ -53,6 +54,9 @@ def count_params(model:nn.Module)->int:
 def peak_memory(device)->int:
     "Bytes: the most memory torch had allocated on a GPU, or the most the whole process has held"
     if torch.device(device).type == 'cuda': return torch.cuda.max_memory_allocated(device)
+    with contextlib.suppress(OSError, StopIteration): # on Linux, ru_maxrss begins at the parent's
+        lines = Path('/proc/self/status').read_text(encoding='utf-8').splitlines()
+        return 1024*int(next(o.split()[1] for o in lines if o.startswith('VmHWM:')))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*(1
         if sys.platform == 'darwin' else 1024)
 
