@@ -70,7 +70,7 @@ def contest(cases, steps, rounds):
     return seconds
 
 
-def epoch(rounds, steps=10):
+def epoch(rounds, steps=30):
     cases = 'bare tuned tuned_bf16 fastai lightning slowai slowai_bf16'.split()
     return dict(what=f'{steps} steps of 512 images, 28×28', seconds=contest(cases, steps, rounds))
 
@@ -82,7 +82,8 @@ def tiny(rounds, steps=4):
 
 def step(rounds, steps=1000):
     names = 'bare slowai fastai lightning'.split()
-    v = dict(zip(names, contest([f'one_{k}' for k in names], steps, rounds).values(), strict=True))
+    seconds = contest([f'one_{k}' for k in names], steps, 3*rounds)   # short rounds, so more of them
+    v = dict(zip(names, seconds.values(), strict=True))
     added = {k: spread([1e6*(a - b)/steps for a, b in zip(s, v['bare'], strict=True)]) for k, s in v.items() if k != 'bare'}
     return dict(bare_us=spread([1e6*s/steps for s in v['bare']]), added_us=added)
 
@@ -109,8 +110,8 @@ def profiles(rounds):
     return {k: {kind: ms/rounds for kind, ms in step_profile(f, 1).items()} for k, f in steps.items()}
 
 
-def water(rounds, bf16=True):
-    "One setting after the other"
+def water(rounds, bf16=True, steps=10):
+    "One setting after the other; memory is kept from one step to the next, not from turn to turn"
     order = [('channels last', 'channels_last'), ('bf16', 'bf16'), ('memory kept', 'keep'), ('kernels', 'fuse'),
         ('Adam in one pass', 'one_pass')]
     cases, kw = dict(plain=training_step(residual(), *batch())), {}
@@ -118,8 +119,8 @@ def water(rounds, bf16=True):
         if k == 'bf16' and not bf16: continue
         kw = {**kw, k: True}
         cases[name] = training_step(residual(), *batch(), **kw)
-    seconds = in_turn({k: partial(f, 3) for k, f in cases.items()}, rounds)
-    return {k: spread([s/3 for s in v]) for k, v in seconds.items()}
+    seconds = in_turn({k: partial(f, steps) for k, f in cases.items()}, rounds)
+    return {k: spread([s/steps for s in v]) for k, v in seconds.items()}
 
 
 def prefetching(fetch, step, n=4):

@@ -15,6 +15,7 @@ from contextlib import nullcontext
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
+from types import FunctionType
 
 # %% ../nbs/02_learner.ipynb #a5a57e3d
 import torch
@@ -327,6 +328,7 @@ _class_losses = ('cross_entropy', 'CrossEntropyLoss', 'nll_loss', 'NLLLoss')
 
 def _class_weights(loss_func):
     "The weights of the classes, and the label that is ignored; None where all labels weigh one"
+    if isinstance(loss_func, FunctionType): return None   # such as F.cross_entropy, asked each step
     f = getattr(loss_func, 'func', loss_func)   # of a partial
     said = lambda k, d: getattr(loss_func, 'keywords', {}).get(k, getattr(loss_func, k, d))
     w, ignored = said('weight', None), said('ignore_index', -100)
