@@ -99,7 +99,7 @@ class CheckpointCB(Callback, order=200):
 @patch
 def capture(self:CheckpointCB, learn, finished=False, ranks=()):
     "The state of the run as plain types"
-    epoch, n_done = (learn.n_epochs, 0) if finished else (learn.epoch, learn.iter + 1)
+    epoch, n_done = _at(learn, finished)
     return pack(dict(slowai='checkpoint', format=2 if len(ranks) > 1 else 1, epoch=epoch,
         n_done=n_done, finished=finished,
         fingerprint=self.facts, circumstances=circumstances(learn),
@@ -107,6 +107,11 @@ def capture(self:CheckpointCB, learn, finished=False, ranks=()):
         start=self.start, generators=_generators(learn), random=random_states(),
         callbacks={k: pack(cb.state_dict(), k) for k,cb in with_state(learn).items()},
         **_place(learn), **(dict(ranks=list(ranks)) if len(ranks) > 1 else {})), 'checkpoint')
+
+def _at(learn, finished=False):
+    "The next epoch that is not done, and how many batches of it are"
+    if finished: return learn.n_epochs, 0
+    return (learn.epoch, learn.iter + 1) if learn.training else (learn.epoch + 1, 0)
 
 def _place(learn):
     "Where a loader stands that can find its place again, as a stream can"
@@ -144,7 +149,7 @@ def save(self:CheckpointCB, learn, finished=False):
 def write(self:CheckpointCB, learn, finished, ranks):
     "The file itself, and the old ones away; the newest that there is"
     t = time.perf_counter()
-    place = 'finished' if finished else f'epoch{learn.epoch}-batch{learn.iter + 1}'
+    place = 'finished' if finished else 'epoch{}-batch{}'.format(*_at(learn))
     try:
         path = self.folder/f'checkpoint-{self.serial:06d}-{place}.pt'
         write_checkpoint(path, to_bytes(self.capture(learn, finished, ranks)))
@@ -158,7 +163,7 @@ def write(self:CheckpointCB, learn, finished, ranks):
                 stacklevel=2)
         self.failed = learn.epoch
     self.cost = time.perf_counter() - t
-    self.spent,self.saves,self.last = self.spent + self.cost,self.saves + 1,learn.iter + 1
+    self.spent,self.saves,self.last = self.spent + self.cost,self.saves + 1,_at(learn)[1]
     return self.newest
 
 def _serial(path): return int(path.name.split('-')[1])
@@ -251,6 +256,8 @@ def try_write(self:CheckpointCB, learn):
 def before_epoch(self:CheckpointCB, learn):
     if self.active and learn.training: self.start,self.last = self.beginning(learn),0
 
+
+
 @patch
 def due(self:CheckpointCB, learn):
     "Is it time?"
@@ -272,6 +279,13 @@ def after_batch(self:CheckpointCB, learn):
 
 # %% ../nbs/06_checkpoint.ipynb #7ec89fcf
 @patch
+def save_between(self:CheckpointCB, learn):
+    "Write a checkpoint between two epochs; how its name ends"
+    self.start, last = self.beginning(learn), learn.epoch + 1 == learn.n_epochs
+    self.save(learn, finished=last)
+    return '-finished.pt' if last else f'-epoch{learn.epoch + 1}-batch0.pt'
+
+@patch
 def cleanup_epoch(self:CheckpointCB, learn):
     "After an evaluation: is this epoch the best so far?"
     rows = getattr(getattr(learn, 'metrics', None), 'history', None)
@@ -282,6 +296,7 @@ def cleanup_epoch(self:CheckpointCB, learn):
     if not is_better(self.monitor, row[self.monitor], self.best): return
     self.best,self.best_epoch = row[self.monitor],learn.epoch
     ours = f'-epoch{learn.epoch}-batch{self.n_batches}.pt'
+    if self.n_batches is None: ours = self.save_between(learn)
     if learn.team.rank or self.newest is None or ours not in self.newest.name: return
     try: self.keep_best(self.newest)
     except OSError as e:
@@ -405,7 +420,8 @@ def restore(self:ResumePoint, learn):
         cb.load_state_dict(to_device(unpack({**p['callbacks'][k], **own}), device))
     _set_generators(learn,
         {k: v for k,v in p['generators'].items() if k != 'train' or self.finished})
-    set_random_states(unpack(mine['random'] if mine else p['random']))
+    if self.n_done or self.finished:   # else nothing is drawn yet but the order of the images
+        set_random_states(unpack(mine['random'] if mine else p['random']))
     if not mine: learn.team.own_dice()
 
 # %% ../nbs/06_checkpoint.ipynb #824b45cb

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import torch
 
 # %% ../nbs/05c_fingerprint.ipynb #f4d2acd7
+from .batches import batches_in
 from .conv import device_of
 from .data import ImageSet
 from .learner import Callback, Learner
@@ -30,8 +31,8 @@ def _describe(dl):
     ds = getattr(dl, 'dataset', dl)
     ds = getattr(ds, 'data', ds)
     if not isinstance(ds, ImageSet):
-        return (f'{type(ds).__name__}, {len(ds):,} items'
-            if hasattr(ds, '__len__') else type(ds).__name__)
+        n = batches_in(ds)
+        return type(ds).__name__ + (f', {n:,} items' if n is not None else '')
     some = ds.images[::max(1, len(ds)//256)].cpu().contiguous().numpy()
     return (f'{ds.name}, {len(ds):,} images, '
         f'checksum {zlib.crc32(ds.labels.cpu().numpy(), zlib.crc32(some)):08x}')
@@ -78,7 +79,7 @@ def fingerprint(
     return dict(model={k: f'{tuple(v.shape)} {v.dtype}' for k,v in tensors.items()}, run={
         'optimiser': type(learn.opt).__name__, **_settings_of(learn.opt),
         'number of epochs': learn.n_epochs, 'batch size': getattr(dl, 'batch_size', None),
-        'batches an epoch': len(dl) if hasattr(dl, '__len__') else None,
+        'batches an epoch': batches_in(dl),
         'drop_last': getattr(dl, 'drop_last', None),
         'seed': torch.initial_seed(), 'seed of the loaders': getattr(learn.dls, 'seed', None),
         'workers': getattr(dl, 'num_workers', 0) if loads else 0,

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['EVENTS', 'STEPS', 'toy_net', 'CancelBatchException', 'CancelEpochException', 'CancelFitException', 'Callback', 'Team',
-           'check_cbs', 'Learner', 'TrainLearner', 'DeviceCB', 'BatchNamesCB', 'loss_weight', 'GuardCB',
-           'check_targets']
+           'check_cbs', 'Learner', 'TrainLearner', 'DeviceCB', 'BatchNamesCB', 'ignored_label', 'loss_weight',
+           'GuardCB', 'check_targets']
 
 # %% ../nbs/02_learner.ipynb #147c23ac
 import math
@@ -15,7 +15,6 @@ from contextlib import nullcontext
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
-from types import FunctionType
 
 # %% ../nbs/02_learner.ipynb #a5a57e3d
 import torch
@@ -326,25 +325,29 @@ class BatchNamesCB(Callback, order=-35):
 # %% ../nbs/02_learner.ipynb #8e1557fa
 _class_losses = ('cross_entropy', 'CrossEntropyLoss', 'nll_loss', 'NLLLoss')
 
-def _class_weights(loss_func):
-    "The weights of the classes, and the label that is ignored; None where all labels weigh one"
-    if isinstance(loss_func, FunctionType): return None   # such as F.cross_entropy, asked each step
+def _told(loss_func, k, default):
+    "What a loss was told: a module, or a partial"
+    return getattr(loss_func, 'keywords', {}).get(k, getattr(loss_func, k, default))
+
+def ignored_label(
+    loss_func:Callable, # such as `F.cross_entropy`, a partial of it, or an `nn.CrossEntropyLoss`
+)->int|None: # None: the loss is none of these
+    "The label that a loss of class numbers leaves out"
     f = getattr(loss_func, 'func', loss_func)   # of a partial
-    said = lambda k, d: getattr(loss_func, 'keywords', {}).get(k, getattr(loss_func, k, d))
-    w, ignored = said('weight', None), said('ignore_index', -100)
-    if (getattr(f, '__name__', type(f).__name__) not in _class_losses
-            or said('reduction', 'mean') != 'mean' or w is None and ignored == -100): return None
-    return w, ignored
+    of_classes = getattr(f, '__name__', type(f).__name__) in _class_losses
+    return _told(loss_func, 'ignore_index', -100) if of_classes else None
 
 def loss_weight(
     loss_func:Callable, # such as `F.cross_entropy`, a partial of it, or an `nn.CrossEntropyLoss`
     y:torch.Tensor, # targets, first axis N
-)->int|torch.Tensor: # N; where classes have weights or one is ignored, the sum of the weights
-    "What the mean loss of a batch weighs among others"
-    if (ws := _class_weights(loss_func)) is None or y.is_floating_point(): return len(y)
-    w, counts = ws[0], y != ws[1]
-    if w is not None: counts = w.to(y.device)[y.where(counts, 0)]*counts
-    return counts.float().sum()
+)->float|torch.Tensor: # N; of class numbers, the sum of the weights of those that are not ignored
+    "What the mean loss of a batch weighs among others; off the CPU a tensor, which nobody waits for"
+    ignored, w = ignored_label(loss_func), _told(loss_func, 'weight', None)
+    means = _told(loss_func, 'reduction', 'mean') == 'mean'
+    if ignored is None or y.is_floating_point() or not means: return len(y)
+    counts = y.long() != ignored
+    if w is not None: counts = w.to(y.device)[y.where(counts, 0).long()]*counts
+    return counts.sum().item() if y.device.type == 'cpu' else counts.sum()
 
 # %% ../nbs/02_learner.ipynb #023d0223
 class GuardCB(Callback, order=-10):
@@ -353,9 +356,9 @@ class GuardCB(Callback, order=-10):
         every:int=20, # batches between two looks at the loss on an accelerator; 1 on a CPU
     ): self.every = every
     def after_predict(self, learn):
-        if learn.iter == 0 and learn.epoch == 0 and getattr(learn.loss_func, '__name__',
-                type(learn.loss_func).__name__) in _class_losses:
-            check_targets(learn.preds, learn.batch[1])
+        if learn.iter or learn.epoch: return
+        ignored = ignored_label(learn.loss_func)
+        if ignored is not None: check_targets(learn.preds, learn.batch[1], ignored)
 
 # %% ../nbs/02_learner.ipynb #023d0224
 @patch
@@ -382,6 +385,7 @@ def before_fit(self:GuardCB, learn):
 def check_targets(
     preds:torch.Tensor, # scores (N, n_classes)
     y:torch.Tensor, # labels, int64 (N,)
+    ignored:int|None=None, # a label that the loss leaves out
 ):
     "Raise unless `y` are labels that fit the scores"
     if not torch.is_tensor(preds):
@@ -398,9 +402,11 @@ def check_targets(
     if preds.dim() != 2 or len(preds) != len(y):
         raise ValueError(f"predictions: expected shape ({len(y)}, n_classes) for {len(y)} "
             f"labels, got {tuple(preds.shape)}")
-    lo, hi, n = y.min().item(), y.max().item(), preds.shape[1]
-    if lo < 0 or hi >= n: raise ValueError(f"labels: expected 0 … {n - 1} for a network of {n} "
-        f"outputs, got {lo} … {hi}; is n_outputs the number of classes?")
+    n, named = preds.shape[1], y.long() if ignored is None else y.long()[y.long() != ignored]
+    if not len(named) or named.min() >= 0 and named.max() < n: return
+    raise ValueError(f"labels: expected 0 … {n - 1} for a network of {n} outputs, got "
+        f"{named.min()} … {named.max()}; is n_outputs the number of classes?"
+        + (f" (Pictures to be left out have the label {ignored})" if ignored is not None else ''))
 
 # %% ../nbs/02_learner.ipynb #eb209ac4
 @patch
@@ -409,10 +415,11 @@ def after_loss(self:GuardCB, learn):
         raise ValueError(f"loss_func: expected one number for a batch, got {_shape(learn.loss)}; "
             "leave out reduction='none', or take the mean")
     if not learn.training: return
-    if _class_weights(learn.loss_func) and not loss_weight(learn.loss_func, learn.batch[1]):
-        raise CancelBatchException   # a mean of nothing: there is nothing to learn from
-    if learn.loss.device.type != 'cpu' and learn.iter % self.every: return
+    look = learn.loss.device.type == 'cpu' or learn.iter % self.every == 0
+    if not look and _told(learn.loss_func, 'weight', None) is None: return
     if math.isfinite(loss := learn.loss.item()): return
+    if not loss_weight(learn.loss_func, learn.batch[1]):
+        raise CancelBatchException   # a mean of nothing: there is nothing to learn from
     named = ((plain_name(learn.model, k), p) for k,p in learn.model.named_parameters())
     what = [f'{name} of shape {tuple(t.shape)}'
         for name,t in chain([('the images', learn.batch[0])], named)

@@ -22,7 +22,7 @@ from fastprogress.fastprogress import master_bar, progress_bar
 from .checks import check_count
 from .conv import has_float64
 from .display import display_mode, format_row, metrics_table, show_figure, show_table
-from .learner import Callback, loss_weight
+from .learner import Callback, ignored_label, loss_weight
 
 # %% ../nbs/02_metrics.ipynb #6d7bf16b
 with warnings.catch_warnings():
@@ -46,14 +46,20 @@ class MulticlassAccuracy(_torcheval.MulticlassAccuracy):
     "torcheval's accuracy"
     def update(self,
         input:torch.Tensor, # scores, float (N, n_classes)
-        target:torch.Tensor, # labels, int64 (N,)
+        target:torch.Tensor, # labels, int64 (N,); those below 0 don't count
     ):
         plain = self.average == 'micro' and self.k == 1 and input.ndim == 2 and target.ndim == 1
         here = input.device == target.device == self.device
         if not plain or not here or len(input) != len(target):
-            return super().update(input, target)
-        self.num_correct.add_(input.argmax(1).eq_(target).sum()); self.num_total.add_(len(target))
+            return super().update(*_named(input, target))
+        self.num_correct.add_(input.argmax(1).eq_(target).sum())
+        self.num_total.add_((target >= 0).sum())
         return self
+
+def _named(preds, y):
+    "Without the pictures whose label is below 0"
+    if y.ndim != 1 or y.is_floating_point(): return preds, y
+    return preds[y >= 0], y[y >= 0]
 
 # %% ../nbs/02_metrics.ipynb #ca91b542
 class MetricsCB(Callback, order=10):
@@ -85,11 +91,21 @@ def before_epoch(self:MetricsCB, learn):
 def after_loss(self:MetricsCB, learn):
     loss, y = learn.loss.detach(), learn.batch[1]
     if self.device != loss.device: self._move(loss.device)
-    preds = self._preds(learn, y) if self.metrics else None
-    for m in self.metrics.values(): m.update(preds, y)
+    if self.metrics: self.count(learn, y)
     w = loss_weight(learn.loss_func, y)
-    if torch.is_tensor(w): loss = loss.where(w > 0, 0)   # a mean of nothing
-    self.all_metrics['loss'].update(loss, weight=w)
+    if torch.is_tensor(w): loss = loss.where(w > 0, 0)
+    if torch.is_tensor(w) or w: self.all_metrics['loss'].update(loss, weight=w)   # else of nothing
+
+@patch
+def count(self:MetricsCB, learn, y):
+    "Update the metrics with what the loss doesn't leave out"
+    ignored = ignored_label(learn.loss_func)
+    if y.dim() == 1 and not y.is_floating_point() and ignored is not None:
+        y = y.long().where(y.long() != ignored, -1)
+    preds = self._preds(learn, y)
+    for m in self.metrics.values():
+        ours = isinstance(m, MulticlassAccuracy)   # others know no label below 0
+        m.update(*((preds, y) if ours or ignored is None else _named(preds, y)))
 
 # %% ../nbs/02_metrics.ipynb #6b1f0a13
 @patch

@@ -41,7 +41,7 @@ def _right(out, y): return ((out.argmax(1) == y) & ~out.isnan().any(1)).sum()   
 
 def evaluate(
     model:nn.Module, # left as it was
-    batches, # an iterable of (images, labels), such as `dls['valid']`
+    batches, # an iterable of (images, labels), such as `dls['valid']`; -100: left out
     batch_stats:bool=False, # norms by the statistics of each batch instead of the remembered ones
     n_batches:int|None=None, # only so many; None: all
     bf16:bool=False, # under bfloat16 autocast
@@ -54,9 +54,9 @@ def evaluate(
         for x,y in islice(batches, n_batches):
             x, y = x.to(device, memory_format=torch.channels_last), y.to(device)
             with fused(): out = settle(model(x)).float()
-            n, right, loss = (n + len(y), right + _right(out, y),
-                loss + F.cross_entropy(out, y, reduction='sum'))
-    if not n:
+            n, right, loss = (n + (y != -100).sum(), right + _right(out, y),
+                loss + F.cross_entropy(out, y, reduction='sum'))   # which leaves -100 out, too
+    if not (n := int(n)):
         raise ValueError("batches: expected at least one batch, got none; "
             "is it an iterator that has run out?")
     return dict(acc=float(right)/n, loss=float(loss)/n, n=n)

@@ -58,9 +58,9 @@ def check_block(
                 "by default a block halves the picture")
 
 # %% ../nbs/08_own.ipynb #2961bd39
-def _held_out():
+def _held_out(device):
     "FashionMNIST's training pictures, a tenth of them to compare on"
-    dls = fashion_mnist(512)
+    dls = fashion_mnist(512, device=device)
     return DataLoaders(dict(zip(('train', 'valid'), dls.splits['train'].split(.1))),
         bs=512, batch_tfm=dls.batch_tfm)
 
@@ -94,7 +94,7 @@ def compare_blocks(
 )->list[dict]: # the records of all runs
     "Train the same network with each block, on equal terms; a table holds all against the last"
     _check_comparison(blocks, seeds, net)
-    dls, records = _held_out() if dls is None else dls, []
+    dls, records = _held_out(kwargs.get('device')) if dls is None else dls, []
     for seed in seeds:
         for name, block in blocks.items():
             set_seed(seed)

@@ -269,7 +269,7 @@ def summarize(
     device:str|None=None, # where it is run; None: the best this machine has
 ):
     "Print a table of the layers of `m`: shapes, parameters, estimated and true work"
-    m, dls = bare(m), fashion_mnist(512) if dls is None else dls
+    m, dls = bare(m), fashion_mnist(512, device=device) if dls is None else dls
     mods = list(m.children()) if mods is None else list(mods)
     cbs = [SummaryCB(mods), DeviceCB(device)]
     with restoring(m, dls): TrainLearner(m, dls, F.cross_entropy, cbs=cbs).fit(1, train=False)

@@ -27,7 +27,7 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 # %% ../nbs/02f_schedules.ipynb #d065e80a
-from .batches import DataLoaders, fashion_mnist
+from .batches import DataLoaders, batches_in, fashion_mnist
 from .best import check_monitor
 from .checks import check_count, check_lr
 from .display import show_figure
@@ -73,13 +73,9 @@ def _in_proportion(opt, kwargs):
         for k,v in kwargs.items()}
 
 # %% ../nbs/02f_schedules.ipynb #94a36143
-def _len(dl):
-    try: return len(dl)
-    except TypeError: return None   # a source that doesn't know it
-
 def _n_steps(dls, cbs, n_epochs):
     "Optimiser steps of a fit; None where the training split has no length"
-    n, pieces = _len(dls['train']), 1
+    n, pieces = batches_in(dls['train']), 1
     for cb in cbs:
         if isinstance(cb, GradientAccumulationCB): pieces = cb.n
     return None if n is None else math.ceil(n/pieces)*n_epochs
@@ -162,7 +158,7 @@ class BatchSchedulerCB(BaseSchedulerCB):
     def after_step(self, learn): self.advance()
 
 # %% ../nbs/02f_schedules.ipynb #a8a76218
-class EpochSchedulerCB(BaseSchedulerCB):
+class EpochSchedulerCB(BaseSchedulerCB, order=65):   # after a step with what is left over
     "Steps the scheduler after every training epoch; one that wants a value, after its evaluation"
     def __init__(self,
         scheduler_f:Callable, # (optimiser, **kwargs) → scheduler
