@@ -22,7 +22,7 @@ from fastprogress.fastprogress import master_bar, progress_bar
 from .checks import check_count
 from .conv import has_float64
 from .display import display_mode, format_row, metrics_table, show_figure, show_table
-from .learner import Callback, ignored_label, loss_weight
+from .learner import Callback, counted_labels, loss_weight
 
 # %% ../nbs/02_metrics.ipynb #6d7bf16b
 with warnings.catch_warnings():
@@ -37,9 +37,11 @@ class Mean(_torcheval.Mean):
         *,
         weight:float|torch.Tensor=1., # how much it counts
     ):
-        if torch.is_tensor(weight): self.weighted_sum.add_(input*weight)
-        else: self.weighted_sum.add_(input, alpha=weight)
-        self.weights.add_(weight)
+        if torch.is_tensor(weight): self.weighted_sum.add_(input*weight); self.weights.add_(weight)
+        else:
+            if input.device.type == 'cpu': self.weighted_sum.add_(input.item()*weight)
+            else: self.weighted_sum.add_(input, alpha=weight)
+            self.weights.add_(float(weight))
         return self
 
 class MulticlassAccuracy(_torcheval.MulticlassAccuracy):
@@ -47,13 +49,16 @@ class MulticlassAccuracy(_torcheval.MulticlassAccuracy):
     def update(self,
         input:torch.Tensor, # scores, float (N, n_classes)
         target:torch.Tensor, # labels, int64 (N,); those below 0 don't count
+        n:int|None=None, # how many count, if that is known
     ):
         plain = self.average == 'micro' and self.k == 1 and input.ndim == 2 and target.ndim == 1
         here = input.device == target.device == self.device
         if not plain or not here or len(input) != len(target):
             return super().update(*_named(input, target))
-        self.num_correct.add_(input.argmax(1).eq_(target).sum())
-        self.num_total.add_((target >= 0).sum())
+        correct = input.argmax(1).eq_(target).count_nonzero()
+        if n is None: n = (target >= 0).count_nonzero()
+        for total,o in ((self.num_correct, correct), (self.num_total, n)):
+            total.add_(float(o) if target.device.type == 'cpu' else o)
         return self
 
 def _named(preds, y):
@@ -91,21 +96,22 @@ def before_epoch(self:MetricsCB, learn):
 def after_loss(self:MetricsCB, learn):
     loss, y = learn.loss.detach(), learn.batch[1]
     if self.device != loss.device: self._move(loss.device)
-    if self.metrics: self.count(learn, y)
-    w = loss_weight(learn.loss_func, y)
+    counts = counted_labels(learn.loss_func, y)
+    if self.metrics: self.count(learn, y, counts)
+    w = loss_weight(learn.loss_func, y, counts)
     if torch.is_tensor(w): loss = loss.where(w > 0, 0)
     if torch.is_tensor(w) or w: self.all_metrics['loss'].update(loss, weight=w)   # else of nothing
 
 @patch
-def count(self:MetricsCB, learn, y):
+def count(self:MetricsCB, learn, y, counts):
     "Update the metrics with what the loss doesn't leave out"
-    ignored = ignored_label(learn.loss_func)
-    if y.dim() == 1 and not y.is_floating_point() and ignored is not None:
-        y = y.long().where(y.long() != ignored, -1)
+    labels = y.dim() == 1 and not y.is_floating_point()
+    if labels and counts is not True: y = y.long().where(counts, -1)
     preds = self._preds(learn, y)
     for m in self.metrics.values():
-        ours = isinstance(m, MulticlassAccuracy)   # others know no label below 0
-        m.update(*((preds, y) if ours or ignored is None else _named(preds, y)))
+        if labels and isinstance(m, MulticlassAccuracy):   # others know no label below 0
+            m.update(preds, y, len(y) if counts is True else None)
+        else: m.update(*((preds, y) if counts is True else _named(preds, y)))
 
 # %% ../nbs/02_metrics.ipynb #6b1f0a13
 @patch

@@ -10,6 +10,10 @@ ROOT = Path(__file__).resolve().parent.parent
 MADE = {'.git', '.venv', 'runs', 'build', 'dist', '_docs', '_proc', '__pycache__', '.ipynb_checkpoints', '.pytest_cache', '.ruff_cache'}
 
 
+def pytest_configure(config):
+    config.addinivalue_line('markers', 'same_everywhere: data, a hub and bf16 change nothing in it: not run once more without')
+
+
 def project_files():
     "The project's files as git sees them, new ones included; without git, all but what is known to be made"
     git = subprocess.run(['git', 'ls-files', '-coz', '--exclude-standard'], cwd=ROOT, capture_output=True)

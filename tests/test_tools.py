@@ -123,16 +123,18 @@ def test_what_depends_on_the_machine_runs_both_ways(project, run):
     write(project/'nbs/00_same.ipynb', words('# Same'), code(bare.format(False)))
     write(project/'nbs/01_two.ipynb', words('# Two'), code('from slowai.data import pictures'), code('pictures()\n' + bare.format(True)))
     (project/'tests/helper.py').write_text('from slowai.data import pictures\n\n\ndef look(): return pictures()\n')
-    (project/'tests/test_a.py').write_text('from helper import look\n\n\ndef test_a(): assert not look()\n')
+    same = f'@pytest.mark.same_everywhere\ndef test_same(): {bare.splitlines()[-1].format(False)}\n'
+    (project/'tests/test_a.py').write_text(
+        f'import os\n\nimport pytest\nfrom helper import look\n\n\ndef test_a(): assert not look()\n\n\n{same}')
     (project/'tests/test_b.py').write_text(bare.format(False) + '\n\n\ndef test_b(): pass\n')
     env = dict(PYTHONPATH=str(project), SLOWAI_BF16='')
     res = run(sys.executable, 'tools/run_tests.py', '--bare', cwd=project, **env)
     assert res.stdout.splitlines()[-1] == '2 passed, 0 failed'   # 01_two, test_a
     res = run(sys.executable, 'tools/run_tests.py', '--both', cwd=project, ok=False, **env)
-    assert res.stdout.splitlines()[-1] == '6 passed, 1 failed', res.stdout + res.stderr   # all five, those two again, and ruff
+    assert res.stdout.splitlines()[-1] == '7 passed, 1 failed', res.stdout + res.stderr   # all six, those two again, and ruff
     (project/'tools/run_tests.py').write_text((ROOT/'tools/run_tests.py').read_text() + 'import os\n')
     res = run(sys.executable, 'tools/run_tests.py', '--both', cwd=project, ok=False, **env)
-    assert res.stdout.splitlines()[-1] == '5 passed, 2 failed' and 'F811' in res.stdout
+    assert res.stdout.splitlines()[-1] == '6 passed, 2 failed' and 'F811' in res.stdout
 
 
 def test_readme_is_rendered_and_checked(project, run):
