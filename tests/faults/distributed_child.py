@@ -63,8 +63,7 @@ def plain(norm=False, drop=0.):
 
 def fit(net, out=None, cbs=(), bs=20, n_train=230, n_test=61, n_epochs=2, lr=.01, resume=False, team=True, timeout=30, processes=None,
         opt_func=torch.optim.AdamW, **fit_args):
-    "One run; the first process leaves what it computed in the file `out`"
-    torch.set_num_threads(1)
+    "One run; each process leaves what it computed in the file `out`"
     dls = shapes_dls(bs=bs, n_train=n_train, n_test=n_test, size=12)
     losses, steps = Losses(), n_epochs*len(dls['train'])
     sched = BatchSchedulerCB(torch.optim.lr_scheduler.OneCycleLR, max_lr=lr, total_steps=steps)
@@ -72,7 +71,8 @@ def fit(net, out=None, cbs=(), bs=20, n_train=230, n_test=61, n_epochs=2, lr=.01
     cbs = [*own, DeviceCB('cpu'), MetricsCB(accuracy=MulticlassAccuracy()), ProgressCB(), losses, sched, RecordCB('run'), *cbs]
     learn = TrainLearner(net, dls, F.cross_entropy, lr=lr, opt_func=opt_func, cbs=cbs)
     learn.fit(n_epochs, resume=resume, **fit_args)
-    final = dict(model=net.state_dict(), losses=[float(o) for o in losses.seen], history=learn.metrics.history,
+    final = dict(model=net.state_dict(), threads=torch.get_num_threads(),
+        losses=[float(o) for o in losses.seen], history=learn.metrics.history,
         images=learn.record['peak_memory'] and
         next(cb for cb in cbs if isinstance(cb, RecordCB)).images, epochs=len(learn.record['history']), random=torch.get_rng_state(),
         curve=[float(o) for o in next(cb for cb in cbs if isinstance(cb, ProgressCB)).losses], team=(learn.team.rank, learn.team.size))
@@ -248,7 +248,7 @@ class Tiny(nn.Module):
 
 def stream(out, files, bs=8, block=18, sized=True, team=True, n_epochs=2, checkpoints=None, at=None, resume=False):
     "A run over parquet files; a picture's label is its number"
-    torch.set_num_threads(1); set_seed(0)
+    set_seed(0)
     loader, numbers = SizedParquetStream if sized else ParquetStream, Numbers()
     dls = dict(train=loader(files, bs, block=block), valid=loader(files, bs, block=block, shuffle=False))
     cbs = [*([AccelerateCB(timeout=30)] if team else []), DeviceCB('cpu'), MetricsCB(), numbers]

@@ -3,6 +3,7 @@
 Also a script, `python faults_child.py FOLDER OUT [slow] [all]`, for the tests that need a process of its own."""
 import ctypes
 import os
+import runpy
 import signal
 import sys
 import threading
@@ -267,6 +268,14 @@ class Odd(Callback): saved, thing = ('thing',), Path('x')
 
 def another_callback(folder): train(folder, resume=True, cbs=[Extra()])
 def unsavable_callback(folder): train(folder, cbs=[Odd()])
+
+
+def program(file, *args, cwd, **env):
+    "A Python program with its arguments, as a process of its own would run it"
+    os.environ |= env
+    os.chdir(cwd)
+    sys.argv, sys.path[:0] = [file, *args], [str(Path(file).parent)]
+    runpy.run_path(file, run_name='__main__')
 
 
 if __name__ == '__main__':

@@ -1,4 +1,5 @@
 "Runs of `faults_child` in processes that are forked off one that has imported torch already: a few tenths of a second each, not seconds"
+import atexit
 import multiprocessing
 import os
 import sys
@@ -31,19 +32,25 @@ def _child(log, name, args, kwargs):
     getattr(faults_child, name)(*args, **kwargs)
 
 
-def start(name, log, *args, **kwargs):
-    "A process that runs `faults_child.<name>`; what it says goes to the file `log`"
+def fork(f, *args):
+    "A process that calls `f`, forked off a server that has imported what any of them need; the first of them starts it, for all tests"
     before = {k: os.environ.get(k) for k in SETTINGS}
-    os.environ.update(SETTINGS)   # the server that the processes are forked from is started by the first of them
+    os.environ.update(SETTINGS)
     try:
-        context.set_forkserver_preload(['faults_child'])
-        p = context.Process(target=_child, args=(str(log), name, [str(o) if isinstance(o, Path) else o for o in args], kwargs))
+        context.set_forkserver_preload(['teams', 'faults_child', 'accelerate', 'slowai.runs'])
+        p = context.Process(target=f, args=args)
         p.start()
+        atexit.register(lambda: p.is_alive() and p.kill())   # of a test that has failed; Python would wait for it
         return p
     finally:
         for k, v in before.items():
             if v is None: os.environ.pop(k, None)
             else: os.environ[k] = v
+
+
+def start(name, log, *args, **kwargs):
+    "A process that runs `faults_child.<name>`; what it says goes to the file `log`"
+    return fork(_child, str(log), name, [str(o) if isinstance(o, Path) else o for o in args], kwargs)
 
 
 def wait_for(ready, alive):

@@ -1,5 +1,4 @@
 "Teams of processes for the tests of `slowai.distributed`: forked off a process that has imported torch already"
-import multiprocessing
 import os
 import socket
 import time
@@ -9,9 +8,7 @@ from typing import NamedTuple
 import distributed_child
 import pytest
 import torch
-from runs import LIMIT, SETTINGS
-
-context = multiprocessing.get_context('forkserver')
+from runs import LIMIT, fork
 
 
 class Ended(NamedTuple):
@@ -30,27 +27,19 @@ def _child(log, env, name, args, kwargs):
     fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for n in (1, 2): os.dup2(fd, n)
     os.environ |= env
+    assert torch.get_num_threads() == 1, 'several processes with several threads each slow each other many times over'
     getattr(distributed_child, name)(*args, **kwargs)
 
 
 def start(name, folder, *args, size=2, ranks=None, port=None, **kwargs):
     "Processes that run `distributed_child.<name>(folder/'out', …)`; what they say goes to files log.RANK"
     Path(folder).mkdir(exist_ok=True)
-    before, port = {k: os.environ.get(k) for k in SETTINGS}, port or free_port()
-    os.environ.update(SETTINGS)
-    try:
-        context.set_forkserver_preload(['teams', 'faults_child', 'accelerate'])   # what each of them would import
-        ps = []
-        for r in range(size) if ranks is None else ranks:
-            env = dict(RANK=str(r), LOCAL_RANK=str(r), WORLD_SIZE=str(size), LOCAL_WORLD_SIZE=str(size), MASTER_ADDR='127.0.0.1',
-                MASTER_PORT=str(port)) if size > 1 else {}
-            p = context.Process(target=_child, args=(f'{folder}/log.{r}', env, name, [f'{folder}/out', *args], kwargs))
-            p.start(); ps.append(p)
-        return ps
-    finally:
-        for k, v in before.items():
-            if v is None: os.environ.pop(k, None)
-            else: os.environ[k] = v
+    port, ps = port or free_port(), []
+    for r in range(size) if ranks is None else ranks:
+        env = dict(RANK=str(r), LOCAL_RANK=str(r), WORLD_SIZE=str(size), LOCAL_WORLD_SIZE=str(size), MASTER_ADDR='127.0.0.1',
+            MASTER_PORT=str(port)) if size > 1 else {}
+        ps.append(fork(_child, f'{folder}/log.{r}', env, name, [f'{folder}/out', *args], kwargs))
+    return ps
 
 
 def finish(ps, folder, timeout=LIMIT):

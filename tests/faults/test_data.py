@@ -1,9 +1,9 @@
 "Every fault of the data that we could think of: found where the data come in, with the file or the parameter and a remedy named"
 import gzip
 import io
+import multiprocessing
 import os
 import struct
-import time
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -208,15 +208,17 @@ def test_pixels_that_are_no_numbers(bad):
 
 class Faulty(BatchedSet):
     "Does `what` where training image 3 is asked for, in whatever process that falls to"
-    def __init__(self, data, what): super().__init__(data, lambda x: x.float()/255); self.what, self.main = what, os.getpid()
+    def __init__(self, data, what):
+        super().__init__(data, lambda x: x.float()/255)
+        self.what, self.main, self.over = what, os.getpid(), multiprocessing.Event()
     def __getitems__(self, idxs):
-        if 3 in idxs and len(self) == 64: self.what(os.getpid() != self.main)
+        if 3 in idxs and len(self) == 64: self.what(self, os.getpid() != self.main)
         return list(zip(*super().__getitems__(idxs), strict=True))
 
 
-def die(in_worker): assert in_worker; os._exit(7)
-def hang(in_worker): assert in_worker; time.sleep(600)
-def fail(in_worker): raise OSError('a damaged picture')
+def die(data, in_worker): assert in_worker; os._exit(7)
+def hang(data, in_worker): assert in_worker; data.over.wait(600)
+def fail(data, in_worker): raise OSError('a damaged picture')
 
 
 @pytest.mark.parametrize('what, workers, exc, words', [
@@ -231,4 +233,5 @@ def test_worker(what, workers, exc, words):
     # one batch, before which a worker has sent nothing that could still be under way when it dies
     dls = DataLoaders(sets, bs=64, num_workers=workers, timeout=2 if what is hang else 1200)
     with pytest.raises(exc) as e: learner(dls).fit()
+    for o in sets.values(): o.over.set()   # or the loader would wait for its worker before it ends it
     assert all(o in told(e) for o in words), told(e)

@@ -39,6 +39,7 @@ def test_loss_is_that_of_one_process(tmp_path, pieces):
     assert two[0]['losses'] == two[1]['losses'] == two[0]['curve']
     for f in two: assert [r['accuracy'] for r in f['history']] == [r['accuracy'] for r in one['history']]
     assert two[0]['images'] == one['images']
+    assert [f['threads'] for f in (one, *two)] == [1, 1, 1]   # to the end
 
 
 def test_batchnorm_differs_within_bounds(tmp_path):
@@ -345,7 +346,8 @@ def test_ways_in(tmp_path):
     for k, r in runs.items():
         assert r.returncode == 0, f'{k}: {r.stderr}'
         assert r.stdout.count('wrote metrics.json') == 1 and r.stdout.count('epoch 0') == 1
-        assert json.loads((tmp_path/k/'metrics.json').read_text())['recipe']['processes'] == 2
+        record = json.loads((tmp_path/k/'metrics.json').read_text())
+        assert record['recipe']['processes'] == 2 and record['device'] == 'cpu, 1 threads'
     assert len({(tmp_path/k/'model.safetensors').read_bytes() for k in runs}) == 1
 
 

@@ -303,13 +303,12 @@ train_1cycle(net, 1e-2, 1, dls=dls, device='cpu')
 '''
 
 
-@pytest.mark.parametrize('closed', [False, True], ids=['ascii', 'closed pipe of errors'])
-def test_ascii_output(closed, tmp_path):
-    "A terminal that knows only ASCII, as in a bare container: the training must not die of a dot"
+def test_ascii_output(tmp_path):
+    "A terminal that knows only ASCII, as in a bare container: the training must not die of a dot, nor the end of a closed pipe of errors"
     env = {k: v for k, v in os.environ.items() if not k.startswith(('LC_', 'LANG', 'PYTHONUTF8', 'IN_TEST'))}
     env |= dict(LC_ALL='POSIX', PYTHONUTF8='0', PYTHONCOERCECLOCALE='0', PYTHONIOENCODING='ascii:strict', OMP_NUM_THREADS='1',
         MPLBACKEND='Agg')
-    code = CODE.replace('import *', 'import shapes_dls, train_1cycle') + ("import sys; sys.stderr.close()" if closed else '')
+    code = f"{CODE.replace('import *', 'import shapes_dls, train_1cycle')}import sys; sys.stderr.close()"
     r = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, env=env, capture_output=True, stdin=subprocess.DEVNULL)
     assert r.returncode == 0, r.stderr.decode(errors='replace')[-2000:]
     assert b'epoch 0' in r.stdout and r.stdout.isascii()

@@ -5,14 +5,14 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import textwrap
 import warnings
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from runs import LIMIT
+from runs import finish, start, wait_for
 
 from slowai.checks import DataError
 from slowai.data import draw_shapes
@@ -178,23 +178,23 @@ def test_the_disk_fills_up_while_writing(source, cache, monkeypatch):
     assert file.read_bytes() == before and decoded(cache) == [file] and len(good['train']) == 150
 
 
-def python(code, *args, **kw):
-    "A process of its own"
-    cmd = [sys.executable, '-c', textwrap.dedent(code), *map(str, args)]
-    return subprocess.Popen(cmd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
-        env={**os.environ, 'OMP_NUM_THREADS': '1', 'HF_HUB_OFFLINE': '1'}, **kw)
+def python(tmp_path, code, *args):
+    "A process of its own, and what it said when it has ended"
+    file = tmp_path/f"code{len(list(tmp_path.glob('code*.py')))}.py"
+    file.write_text(textwrap.dedent(code))
+    return partial(finish, start('program', file.with_suffix('.log'), file, *map(str, args), cwd=str(ROOT)), file.with_suffix('.log'))
 
 
-def test_a_real_limit_on_the_size_of_files(source, cache):
-    p = python('''
+def test_a_real_limit_on_the_size_of_files(source, cache, tmp_path):
+    end = python(tmp_path, '''
         import resource, signal, sys
         from slowai.tiny_imagenet import load_tiny_imagenet
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
         try: load_tiny_imagenet(sys.argv[1], cache_dir=sys.argv[2])
         except ValueError as e: print(type(e).__name__, e)''', source, cache)
-    out, err = p.communicate(timeout=LIMIT)
-    assert 'DataError' in out and 'no room for the decoded pictures' in out, out + err
+    out = end().said
+    assert 'DataError' in out and 'no room for the decoded pictures' in out, out
     assert not decoded(cache)
     assert len(load_tiny_imagenet(source, cache_dir=cache)['train']) == 150
 
@@ -214,15 +214,15 @@ def test_a_really_full_disk(source, tmp_path):
     finally: subprocess.run(['umount', disk], check=True)
 
 
-def test_killed_while_writing(source, cache):
-    p = python('''
+def test_killed_while_writing(source, cache, tmp_path):
+    end = python(tmp_path, '''
         import os, signal, sys
         from slowai import tiny_imagenet as data
         write = data._write_split
         def dies(f, o, pool): write(f, o, pool); f.flush(); os.kill(os.getpid(), signal.SIGKILL)
         data._write_split = dies
         data.load_tiny_imagenet(sys.argv[1], cache_dir=sys.argv[2])''', source, cache)
-    assert p.wait(timeout=LIMIT) == -signal.SIGKILL
+    assert end().code == -signal.SIGKILL
     left, = decoded(cache)
     assert left.suffix == '.tmp' and left.stat().st_size > 10**6
     assert len(load_tiny_imagenet(source, cache_dir=cache, verify=True)['train']) == 150
@@ -242,10 +242,10 @@ def test_four_processes_start_at_once(source, cache, tmp_path):
         sets = data.load_tiny_imagenet(sys.argv[1], cache_dir=sys.argv[2], verify=True)
         print(hashlib.sha256(sets['train'].images.numpy()).hexdigest())'''
     (tmp_path/'ready').mkdir()
-    procs = [python(code, source, cache, tmp_path/'ready') for _ in range(4)]
-    outs = [p.communicate(timeout=LIMIT) for p in procs]
-    assert all(p.returncode == 0 for p in procs), outs
-    lines = [o.split() for o, _ in outs]
+    ends = [python(tmp_path, code, source, cache, tmp_path/'ready') for _ in range(4)]
+    outs = [end() for end in ends]
+    assert all(o.code == 0 for o in outs), outs
+    lines = [o.said.split() for o in outs]
     assert sum(o[0] == 'decoding' for o in lines) == 1 and len({o[-1] for o in lines}) == 1
     assert [o.suffix for o in decoded(cache)] == ['.bin']
 
@@ -322,33 +322,31 @@ runpy.run_path(sys.argv[0], run_name='__main__')
 
 def test_a_run_that_is_stopped_goes_on_to_the_same_numbers(source, tmp_path):
     (tmp_path/'stands.py').write_text(STANDS)
-    def start(runs, *more, arm='pre', by=()):
+    def begin(log, runs, *more, arm='pre', by=()):
         size = '--width .0625 --epochs 2 --bs 32 --lr .01'.split()
-        cmd = [sys.executable, *by, ROOT/'tools/run_tiny_imagenet.py', arm, *size, *more, '--data', source, '--runs', tmp_path/runs,
+        cmd = [*by, ROOT/'tools/run_tiny_imagenet.py', arm, *size, *more, '--data', source, '--runs', tmp_path/runs,
             '--results', tmp_path/f'{runs}.json']
-        return subprocess.Popen(list(map(str, cmd)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path,
-            env={**os.environ, 'OMP_NUM_THREADS': '1', 'SLOWAI_CACHE': str(tmp_path/'cache'), 'PYTHONPATH': str(ROOT)})
-    whole, broken = start('whole'), start('broken', by=[tmp_path/'stands.py', tmp_path/'go'])
-    for line in broken.stdout:
-        if line.startswith('epoch 0'): broken.terminate(); (tmp_path/'go').touch(); break
-    out = broken.communicate(timeout=LIMIT)[0]
-    assert broken.returncode == 128 + signal.SIGTERM and not (tmp_path/'broken.json').exists(), out
-    assert whole.wait(timeout=LIMIT) == 0
-    rest = start('broken')
-    out = rest.communicate(timeout=LIMIT)[0]
-    assert rest.returncode == 0 and 'going on from epoch' in out, out
+        p = start('program', tmp_path/log, *map(str, cmd), cwd=str(tmp_path), SLOWAI_CACHE=str(tmp_path/'cache'))
+        return p, partial(finish, p, tmp_path/log)
+    (_, whole), (broken, stopped) = begin('whole.log', 'whole'), begin('broken.log', 'broken', by=[tmp_path/'stands.py', tmp_path/'go'])
+    log = tmp_path/'broken.log'
+    wait_for(lambda: log.exists() and '\nepoch 0' in log.read_text(), broken.is_alive)
+    broken.terminate(); (tmp_path/'go').touch()
+    end = stopped()
+    assert end.code == 128 + signal.SIGTERM and not (tmp_path/'broken.json').exists(), end.said
+    assert whole().code == 0
+    _, rest = begin('rest.log', 'broken')
+    end = rest()
+    assert end.code == 0 and 'going on from epoch' in end.said, end.said
     a, b = (json.loads((tmp_path/f'{k}.json').read_text())[0] for k in ('whole', 'broken'))
     assert a['history'] == b['history'] and a['streams'] == b['streams'] and [o['epoch'] for o in a['streams']] == [0, 1]
-    again = start('whole')
-    assert 'done already' in again.communicate(timeout=LIMIT)[0]
+    assert 'done already' in begin('again.log', 'whole')[1]().said
 
     newest = max((tmp_path/'whole').rglob('checkpoint-*.pt'))
-    looked = start('whole', '--norms', newest)
-    out = looked.communicate(timeout=LIMIT)[0]
-    assert looked.returncode == 0 and 'after 2.0 epochs: running' in out, out
+    end = begin('looked.log', 'whole', '--norms', newest)[1]()
+    assert end.code == 0 and 'after 2.0 epochs: running' in end.said, end.said
     look, = json.loads((tmp_path/'tiny_imagenet_norms.json').read_text())
     assert (look['running']['acc'], look['running']['loss']) == pytest.approx((a['acc_last'], a['loss_last']), rel=1e-6)
     assert look['epochs'] == 2 and look['refreshed']['loss'] != look['running']['loss']
-    other = start('whole', '--norms', newest, arm='post')
-    out = other.communicate(timeout=LIMIT)[0]
-    assert other.returncode == 1 and '--norms: expected a checkpoint of post-activation, width 0.0625, got one of another' in out, out
+    end = begin('other.log', 'whole', '--norms', newest, arm='post')[1]()
+    assert end.code == 1 and '--norms: expected a checkpoint of post-activation, width 0.0625, got one of another' in end.said, end.said
