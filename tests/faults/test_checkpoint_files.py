@@ -10,6 +10,8 @@ from runs import LIMIT, SETTINGS, assert_same, python, resume, run, saved
 
 from slowai.checkpoint_files import FORMAT, read_checkpoint, to_bytes, write_checkpoint
 
+pytestmark = pytest.mark.same_everywhere   # runs of generated pictures, in fp32
+
 
 @pytest.fixture(scope='module')
 def unfinished(tmp_path_factory):

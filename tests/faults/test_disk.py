@@ -4,7 +4,10 @@ import signal
 import tempfile
 from pathlib import Path
 
+import pytest
 from runs import assert_same, finish, resume, run, saved, start, wait_for
+
+pytestmark = pytest.mark.same_everywhere   # runs of generated pictures, in fp32
 
 
 def refused(res, *words):

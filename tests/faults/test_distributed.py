@@ -18,6 +18,8 @@ from teams import finish, start, team
 
 from slowai.tiny_imagenet_preact import get_model, unused_parameters
 
+pytestmark = pytest.mark.same_everywhere   # runs of generated pictures, in fp32 or in the bf16 that is asked for
+
 HERE = Path(__file__).parent
 RUN = '--data shapes --model cnn --epochs 1 --bs 256 --seed 3 --device cpu --out'.split()
 LAUNCH = 'accelerate.commands.launch --num_machines 1 --mixed_precision no --dynamo_backend no --num_processes 2'.split()

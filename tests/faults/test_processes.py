@@ -7,6 +7,8 @@ import subprocess
 import pytest
 from runs import LIMIT, SETTINGS, assert_same, finish, python, resume, run, saved, start, wait_for
 
+pytestmark = pytest.mark.same_everywhere   # runs of generated pictures, in fp32
+
 INT, TERM = int(signal.SIGINT), int(signal.SIGTERM)
 
 # An epoch has batches 0 … 11, an optimiser step every second batch, a checkpoint every fourth; see faults_child.py

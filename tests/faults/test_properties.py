@@ -19,6 +19,8 @@ from slowai.networks import build_model
 from slowai.resnet import CNN, Conv, DeeperCNN, DoubleConvBlock, GeneralReLU, ResidualBlock, ResidualConvBlock
 from slowai.states import restoring
 
+pytestmark = pytest.mark.same_everywhere   # runs of generated pictures, in fp32
+
 torch.set_num_threads(1)
 HERE = Path(slowai.__file__).parent
 often = settings(deadline=None, derandomize=True, max_examples=80)
