@@ -5,7 +5,6 @@ One-layer model: microseconds added to each step, with metrics and a progress ba
 import argparse
 import io
 import json
-import statistics
 import time
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -19,6 +18,7 @@ from slowai.files import write_atomically
 from slowai.learner import DeviceCB, MetricsCB, MulticlassAccuracy, ProgressCB, TrainLearner
 from slowai.records import device_name
 from slowai.resnet import DeeperCNN, ResidualConvBlock
+from slowai.speed import spread
 from slowai.states import set_seed
 
 OUT = Path(__file__).resolve().parent.parent/'results/bench_learner.json'
@@ -56,11 +56,6 @@ def rounds(model, dls, n):
         t = {f: seconds(f, model, dls)/steps for f in order}
         if i: pairs.append((t[by_hand], t[by_learner]))
     return pairs
-
-
-def spread(values):
-    "Median, least and greatest"
-    return dict(median=statistics.median(values), min=min(values), max=max(values))
 
 
 def main():

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import venv
+from copy import deepcopy
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -20,10 +21,13 @@ from queue import Queue
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from slowai.batches import Normalize
+from slowai.cpu import fused, keep_memory, settle
 from slowai.files import write_atomically
 from slowai.records import device_name, git_commit
-from slowai.resnet import DeeperCNN, ResidualConvBlock
+from slowai.resnet import Conv, DeeperCNN, ResidualConvBlock
 from slowai.speed import against, in_turn, layer_costs, machine_rates, spread, step_profile, training_step
 from slowai.steps import has_fast_bf16
 
@@ -70,7 +74,7 @@ def contest(cases, steps, rounds):
     return seconds
 
 
-def epoch(rounds, steps=10):
+def epoch(rounds, steps=30):
     cases = 'bare tuned tuned_bf16 fastai lightning slowai slowai_bf16'.split()
     return dict(what=f'{steps} steps of 512 images, 28×28', seconds=contest(cases, steps, rounds))
 
@@ -82,7 +86,8 @@ def tiny(rounds, steps=4):
 
 def step(rounds, steps=1000):
     names = 'bare slowai fastai lightning'.split()
-    v = dict(zip(names, contest([f'one_{k}' for k in names], steps, rounds).values(), strict=True))
+    seconds = contest([f'one_{k}' for k in names], steps, 3*rounds)   # short rounds, so more of them
+    v = dict(zip(names, seconds.values(), strict=True))
     added = {k: spread([1e6*(a - b)/steps for a, b in zip(s, v['bare'], strict=True)]) for k, s in v.items() if k != 'bare'}
     return dict(bare_us=spread([1e6*s/steps for s in v['bare']]), added_us=added)
 
@@ -109,8 +114,8 @@ def profiles(rounds):
     return {k: {kind: ms/rounds for kind, ms in step_profile(f, 1).items()} for k, f in steps.items()}
 
 
-def water(rounds, bf16=True):
-    "One setting after the other"
+def water(rounds, bf16=True, steps=10):
+    "One setting after the other; memory is kept from one step to the next, not from turn to turn"
     order = [('channels last', 'channels_last'), ('bf16', 'bf16'), ('memory kept', 'keep'), ('kernels', 'fuse'),
         ('Adam in one pass', 'one_pass')]
     cases, kw = dict(plain=training_step(residual(), *batch())), {}
@@ -118,8 +123,8 @@ def water(rounds, bf16=True):
         if k == 'bf16' and not bf16: continue
         kw = {**kw, k: True}
         cases[name] = training_step(residual(), *batch(), **kw)
-    seconds = in_turn({k: partial(f, 3) for k, f in cases.items()}, rounds)
-    return {k: spread([s/3 for s in v]) for k, v in seconds.items()}
+    seconds = in_turn({k: partial(f, steps) for k, f in cases.items()}, rounds)
+    return {k: spread([s/steps for s in v]) for k, v in seconds.items()}
 
 
 def prefetching(fetch, step, n=4):
@@ -135,8 +140,6 @@ def for_nothing(rounds):
     "On top of all settings: does it help?"
     net = residual().to(memory_format=torch.channels_last)
     opt = torch.optim.AdamW(net.parameters(), 1e-3, fused=True)
-    from slowai.batches import Normalize
-    from slowai.cpu import fused, keep_memory, settle
     images, labels, norm = torch.randint(256, (8192, 1, 28, 28), dtype=torch.uint8), torch.randint(10, (8192,)), Normalize([.3], [.35])
     def fetch():
         i = torch.randint(8192, (512,))
@@ -155,6 +158,31 @@ def for_nothing(rounds):
         'torch.compile instead of the kernels': lambda: [one(*fetch(), compiled, False) for _ in range(4)]}
     with keep_memory(): seconds = in_turn(cases, rounds)
     return {k: v for k, v in against(seconds, 'all settings').items() if k != 'all settings'}
+
+
+def folded(model):
+    "A copy for evaluation whose norms are part of its convolutions"
+    model = deepcopy(model).eval()
+    for m in model.modules():
+        if isinstance(m, Conv) and m.norm is not None:
+            bn, m.norm = m.norm, None
+            m.weight, m.bias = fuse_conv_bn_weights(m.weight, m.bias, bn.running_mean, bn.running_var, bn.eps, bn.weight, bn.bias)
+    return model
+
+
+def evaluation(rounds, n=4096):
+    "Scores of `n` images, channels last, in bf16 where it is fast"
+    net, x = residual().eval().to(memory_format=torch.channels_last), torch.randn(n, 1, 28, 28)
+    x, apart = x.contiguous(memory_format=torch.channels_last), folded(net)
+    torch.testing.assert_close(apart(x[:64]), net(x[:64]), rtol=1e-3, atol=1e-3)
+    def scores(model=net, bs=512, fuse=True, mode=torch.no_grad):
+        with mode(), torch.autocast('cpu', torch.bfloat16, enabled=has_fast_bf16('cpu')), fused(fuse), keep_memory():
+            for xb in x.split(bs): settle(model(xb))
+    cases = {'as in training: kernels, no gradients': scores, 'without kernels': partial(scores, fuse=False),
+        'inference mode': partial(scores, mode=torch.inference_mode), 'batches of 2,048': partial(scores, bs=2048),
+        'norms folded into the convolutions': partial(scores, apart), 'folded, without kernels': partial(scores, apart, fuse=False)}
+    v = against(in_turn(cases, rounds), next(iter(cases)))
+    return {k: o for k, o in v.items() if k != next(iter(cases))}
 
 
 def growth(rounds):
@@ -183,7 +211,7 @@ for m in sys.argv[1:]:
 
 
 PARTS = dict(epoch=epoch, tiny=tiny, step=step, roofline=roofline, profile=profiles, waterfall=water,
-    waterfall_fp32=lambda n: water(n, False), for_nothing=for_nothing, growth=growth, imports=imports)
+    waterfall_fp32=lambda n: water(n, False), for_nothing=for_nothing, evaluation=evaluation, growth=growth, imports=imports)
 
 
 def machine():

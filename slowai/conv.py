@@ -124,10 +124,10 @@ def to_device(
     if torch.is_tensor(x):
         narrow = x.dtype == torch.float64 and not has_float64(device)
         return x.to(device, torch.float32 if narrow else x.dtype)
-    if isinstance(x, Mapping): return {k: to_device(v, device) for k,v in x.items()}
     if isinstance(x, tuple) and hasattr(x, '_fields'):   # a named tuple
         return type(x)(*(to_device(o, device) for o in x))
     if isinstance(x, (list, tuple)): return type(x)(to_device(o, device) for o in x)
+    if isinstance(x, Mapping): return {k: to_device(v, device) for k,v in x.items()}
     return x
 
 # %% ../nbs/01_conv.ipynb #d4f48546

@@ -123,6 +123,10 @@ class _Filled(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad): return grad
 
+def _versions(*ts):
+    "How often each has been changed in place; tensors of inference mode don't count it"
+    return [0 if t.is_inference() else t._version for t in ts if t is not None]
+
 class Waiting(torch.Tensor):
     "A tensor that is computed when somebody wants its numbers: a norm of `x`, plus `other`, bent by `slope`, minus `shift`"
     @staticmethod
@@ -131,14 +135,14 @@ class Waiting(torch.Tensor):
         return torch.Tensor._make_wrapper_subclass(cls, x.shape, strides=x.stride(), dtype=x.dtype, device=x.device)
     def __init__(self, norm, other=None, slope=1., shift=0.):
         self._recipe,self._now,self._settled = (norm, other, slope, shift),None,None
-        self._versions = [t._version for t in (norm.x, other) if t is not None]
+        self._versions = _versions(norm.x, other)
 
 # %% ../nbs/96_cpu.ipynb #d8843a1f
 @patch
 def _numbers(self:Waiting):
     "The finished tensor, apart from its place among the gradients"
     norm, other, slope, shift = self._recipe
-    if self._versions != [t._version for t in (norm.x, other) if t is not None]:
+    if self._versions != _versions(norm.x, other):
         raise RuntimeError("what a norm was computed of has been changed in place before its result was used; "
             "train without fused(): fast=False")
     out = torch.empty_like(norm.x)
