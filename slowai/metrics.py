@@ -91,16 +91,16 @@ def before_epoch(self:MetricsCB, learn):
 def after_loss(self:MetricsCB, learn):
     loss, y = learn.loss.detach(), learn.batch[1]
     if self.device != loss.device: self._move(loss.device)
-    if self.metrics: self.count(learn, y)
     w = loss_weight(learn.loss_func, y)
+    if self.metrics: self.count(learn, y, type(w) is int and w == len(y))
     if torch.is_tensor(w): loss = loss.where(w > 0, 0)
     if torch.is_tensor(w) or w: self.all_metrics['loss'].update(loss, weight=w)   # else of nothing
 
 @patch
-def count(self:MetricsCB, learn, y):
+def count(self:MetricsCB, learn, y, all_count=False):
     "Update the metrics with what the loss doesn't leave out"
-    ignored = ignored_label(learn.loss_func)
-    if y.dim() == 1 and not y.is_floating_point() and ignored is not None:
+    ignored = None if all_count else ignored_label(learn.loss_func)
+    if ignored is not None and y.dim() == 1 and not y.is_floating_point():
         y = y.long().where(y.long() != ignored, -1)
     preds = self._preds(learn, y)
     for m in self.metrics.values():

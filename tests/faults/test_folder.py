@@ -20,7 +20,7 @@ from slowai.inference import Classifier, load_model, predict, predict_loader, sa
 from slowai.networks import build_model
 from slowai.own import compare_blocks, plot_confusion_matrix
 from slowai.resnet import Conv, ResidualConvBlock, summarize
-from slowai.schedules import train_1cycle
+from slowai.schedules import lr_find, train_1cycle
 from slowai.tiny_imagenet import write_shapes_parquet
 
 torch.set_num_threads(1)
@@ -593,6 +593,7 @@ def test_nothing_but_the_named_device_is_touched(split, tmp_path, capsys, monkey
     summarize(build_model('cnn', 10, 1), device='cpu')
     assert len(compare_blocks({'a': Conv}, n_epochs=1, seeds=(0,), device='cpu')) == 1
     train_1cycle(build_model('cnn', 10, 1), n_epochs=1, device='cpu', plot=False)
+    lr_find(build_model('cnn', 10, 1), shapes_dls(100, 300, 60), plot=False, device='cpu')
     with pytest.raises(ValueError, match='cuda:99'): summarize(build_model('cnn', 10, 1))
 
 
