@@ -337,11 +337,12 @@ def ignored_label(
     of_classes = getattr(f, '__name__', type(f).__name__) in _class_losses
     return _told(loss_func, 'ignore_index', -100) if of_classes else None
 
+# %% ../nbs/02_learner.ipynb #8e1557fb
 def loss_weight(
     loss_func:Callable, # such as `F.cross_entropy`, a partial of it, or an `nn.CrossEntropyLoss`
     y:torch.Tensor, # targets, first axis N
 )->float|torch.Tensor: # N; of class numbers, the sum of the weights of those that are not ignored
-    "What the mean loss of a batch weighs among others; off the CPU a tensor, which nobody waits for"
+    "What the mean loss of a batch weighs; off the CPU a tensor, for which nobody waits"
     ignored, w = ignored_label(loss_func), _told(loss_func, 'weight', None)
     means = _told(loss_func, 'reduction', 'mean') == 'mean'
     if ignored is None or y.is_floating_point() or not means: return len(y)
@@ -402,11 +403,14 @@ def check_targets(
     if preds.dim() != 2 or len(preds) != len(y):
         raise ValueError(f"predictions: expected shape ({len(y)}, n_classes) for {len(y)} "
             f"labels, got {tuple(preds.shape)}")
-    n, named = preds.shape[1], y.long() if ignored is None else y.long()[y.long() != ignored]
-    if not len(named) or named.min() >= 0 and named.max() < n: return
-    raise ValueError(f"labels: expected 0 … {n - 1} for a network of {n} outputs, got "
-        f"{named.min()} … {named.max()}; is n_outputs the number of classes?"
-        + (f" (Pictures to be left out have the label {ignored})" if ignored is not None else ''))
+    _check_range(y.long() if ignored is None else y.long()[y.long() != ignored], preds.shape[1],
+        '' if ignored is None else f" (Pictures to be left out have the label {ignored})")
+
+# %% ../nbs/02_learner.ipynb #cae90b5e
+def _check_range(y, n, hint):
+    if not len(y) or y.min() >= 0 and y.max() < n: return
+    raise ValueError(f"labels: expected 0 … {n - 1} for a network of {n} outputs, got {y.min()} … "
+        f"{y.max()}; is n_outputs the number of classes?{hint}")
 
 # %% ../nbs/02_learner.ipynb #eb209ac4
 @patch

@@ -42,6 +42,7 @@ class Mean(_torcheval.Mean):
         self.weights.add_(weight)
         return self
 
+# %% ../nbs/02_metrics.ipynb #5d0c1a79
 class MulticlassAccuracy(_torcheval.MulticlassAccuracy):
     "torcheval's accuracy"
     def update(self,
@@ -56,6 +57,7 @@ class MulticlassAccuracy(_torcheval.MulticlassAccuracy):
         self.num_total.add_((target >= 0).sum())
         return self
 
+# %% ../nbs/02_metrics.ipynb #5d0c1a78
 def _named(preds, y):
     "Without the pictures whose label is below 0"
     if y.ndim != 1 or y.is_floating_point(): return preds, y
@@ -96,6 +98,7 @@ def after_loss(self:MetricsCB, learn):
     if torch.is_tensor(w): loss = loss.where(w > 0, 0)
     if torch.is_tensor(w) or w: self.all_metrics['loss'].update(loss, weight=w)   # else of nothing
 
+# %% ../nbs/02_metrics.ipynb #ca91b544
 @patch
 def count(self:MetricsCB, learn, y, all_count=False):
     "Update the metrics with what the loss doesn't leave out"
