@@ -281,6 +281,7 @@ def after_batch(self:CheckpointCB, learn):
 @patch
 def save_between(self:CheckpointCB, learn):
     "Write a checkpoint between two epochs; how its name ends"
+    learn.metrics.before_epoch(learn)   # begins to count anew, as the next epoch will
     self.start, last = self.beginning(learn), learn.epoch + 1 == learn.n_epochs
     self.save(learn, finished=last)
     return '-finished.pt' if last else f'-epoch{learn.epoch + 1}-batch0.pt'

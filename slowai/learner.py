@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['EVENTS', 'STEPS', 'toy_net', 'CancelBatchException', 'CancelEpochException', 'CancelFitException', 'Callback', 'Team',
-           'check_cbs', 'Learner', 'TrainLearner', 'DeviceCB', 'BatchNamesCB', 'ignored_label', 'counted_labels',
-           'loss_weight', 'GuardCB', 'check_targets']
+           'check_cbs', 'Learner', 'TrainLearner', 'DeviceCB', 'BatchNamesCB', 'ignored_label', 'loss_weight',
+           'GuardCB', 'check_targets']
 
 # %% ../nbs/02_learner.ipynb #147c23ac
 import math
@@ -337,30 +337,18 @@ def ignored_label(
     of_classes = getattr(f, '__name__', type(f).__name__) in _class_losses
     return _told(loss_func, 'ignore_index', -100) if of_classes else None
 
-def counted_labels(
-    loss_func:Callable, # such as `F.cross_entropy`
-    y:torch.Tensor, # targets, first axis N
-)->torch.Tensor|bool: # bool, of the shape of `y`; True: all, as far as can be told without waiting
-    "Which labels a loss counts"
-    ignored = ignored_label(loss_func)
-    if ignored is None or y.is_floating_point(): return True
-    counts = y.long() != ignored
-    known = y.device.type == 'cpu' and counts.count_nonzero().item() == counts.numel()
-    return known or counts
-
+# %% ../nbs/02_learner.ipynb #8e1557fb
 def loss_weight(
     loss_func:Callable, # such as `F.cross_entropy`, a partial of it, or an `nn.CrossEntropyLoss`
     y:torch.Tensor, # targets, first axis N
-    counts:torch.Tensor|bool|None=None, # from `counted_labels`, if it has been asked already
 )->float|torch.Tensor: # N; of class numbers, the sum of the weights of those that are not ignored
-    "What the mean loss of a batch weighs among others; off the CPU a tensor, which nobody waits for"
-    w, means = _told(loss_func, 'weight', None), _told(loss_func, 'reduction', 'mean') == 'mean'
-    if ignored_label(loss_func) is None or y.is_floating_point() or not means: return len(y)
-    if counts is None: counts = counted_labels(loss_func, y)
-    if counts is True and w is None: return y.numel()
-    if w is not None:
-        y = y if counts is True else y.where(counts, 0)
-        counts = w.to(y.device)[y.long()]*counts
+    "What the mean loss of a batch weighs; off the CPU a tensor, for which nobody waits"
+    ignored, w = ignored_label(loss_func), _told(loss_func, 'weight', None)
+    means = _told(loss_func, 'reduction', 'mean') == 'mean'
+    if ignored is None or y.is_floating_point() or not means: return len(y)
+    counts = y.long() != ignored
+    if w is None and y.device.type == 'cpu': return counts.count_nonzero().item()
+    if w is not None: counts = w.to(y.device)[y.where(counts, 0).long()]*counts
     return counts.sum().item() if y.device.type == 'cpu' else counts.sum()
 
 # %% ../nbs/02_learner.ipynb #023d0223
@@ -416,11 +404,14 @@ def check_targets(
     if preds.dim() != 2 or len(preds) != len(y):
         raise ValueError(f"predictions: expected shape ({len(y)}, n_classes) for {len(y)} "
             f"labels, got {tuple(preds.shape)}")
-    n, named = preds.shape[1], y.long() if ignored is None else y.long()[y.long() != ignored]
-    if not len(named) or named.min() >= 0 and named.max() < n: return
-    raise ValueError(f"labels: expected 0 … {n - 1} for a network of {n} outputs, got "
-        f"{named.min()} … {named.max()}; is n_outputs the number of classes?"
-        + (f" (Pictures to be left out have the label {ignored})" if ignored is not None else ''))
+    _check_range(y.long() if ignored is None else y.long()[y.long() != ignored], preds.shape[1],
+        '' if ignored is None else f" (Pictures to be left out have the label {ignored})")
+
+# %% ../nbs/02_learner.ipynb #cae90b5e
+def _check_range(y, n, hint):
+    if not len(y) or y.min() >= 0 and y.max() < n: return
+    raise ValueError(f"labels: expected 0 … {n - 1} for a network of {n} outputs, got {y.min()} … "
+        f"{y.max()}; is n_outputs the number of classes?{hint}")
 
 # %% ../nbs/02_learner.ipynb #eb209ac4
 @patch

@@ -22,7 +22,7 @@ from fastprogress.fastprogress import master_bar, progress_bar
 from .checks import check_count
 from .conv import has_float64
 from .display import display_mode, format_row, metrics_table, show_figure, show_table
-from .learner import Callback, counted_labels, loss_weight
+from .learner import Callback, ignored_label, loss_weight
 
 # %% ../nbs/02_metrics.ipynb #6d7bf16b
 with warnings.catch_warnings():
@@ -44,6 +44,7 @@ class Mean(_torcheval.Mean):
             self.weights.add_(float(weight))
         return self
 
+# %% ../nbs/02_metrics.ipynb #5d0c1a79
 class MulticlassAccuracy(_torcheval.MulticlassAccuracy):
     "torcheval's accuracy"
     def update(self,
@@ -58,9 +59,10 @@ class MulticlassAccuracy(_torcheval.MulticlassAccuracy):
         correct = input.argmax(1).eq_(target).count_nonzero()
         if n is None: n = (target >= 0).count_nonzero()
         for total,o in ((self.num_correct, correct), (self.num_total, n)):
-            total.add_(float(o) if target.device.type == 'cpu' else o)
+            total.add_(float(o) if target.device.type == 'cpu' else o)   # a number is added faster
         return self
 
+# %% ../nbs/02_metrics.ipynb #5d0c1a78
 def _named(preds, y):
     "Without the pictures whose label is below 0"
     if y.ndim != 1 or y.is_floating_point(): return preds, y
@@ -96,22 +98,22 @@ def before_epoch(self:MetricsCB, learn):
 def after_loss(self:MetricsCB, learn):
     loss, y = learn.loss.detach(), learn.batch[1]
     if self.device != loss.device: self._move(loss.device)
-    counts = counted_labels(learn.loss_func, y)
-    if self.metrics: self.count(learn, y, counts)
-    w = loss_weight(learn.loss_func, y, counts)
+    w = loss_weight(learn.loss_func, y)
+    if self.metrics: self.count(learn, y, type(w) is int and w == len(y))
     if torch.is_tensor(w): loss = loss.where(w > 0, 0)
     if torch.is_tensor(w) or w: self.all_metrics['loss'].update(loss, weight=w)   # else of nothing
 
+# %% ../nbs/02_metrics.ipynb #ca91b544
 @patch
-def count(self:MetricsCB, learn, y, counts):
+def count(self:MetricsCB, learn, y, all_count=False):
     "Update the metrics with what the loss doesn't leave out"
-    labels = y.dim() == 1 and not y.is_floating_point()
-    if labels and counts is not True: y = y.long().where(counts, -1)
+    ignored = None if all_count else ignored_label(learn.loss_func)
+    if ignored is not None and y.dim() == 1 and not y.is_floating_point():
+        y = y.long().where(y.long() != ignored, -1)
     preds = self._preds(learn, y)
     for m in self.metrics.values():
-        if labels and isinstance(m, MulticlassAccuracy):   # others know no label below 0
-            m.update(preds, y, len(y) if counts is True else None)
-        else: m.update(*((preds, y) if counts is True else _named(preds, y)))
+        if isinstance(m, MulticlassAccuracy): m.update(preds, y, len(y) if all_count else None)
+        else: m.update(*((preds, y) if ignored is None else _named(preds, y)))   # know none below 0
 
 # %% ../nbs/02_metrics.ipynb #6b1f0a13
 @patch

@@ -385,11 +385,12 @@ def lr_find(
     n_epochs:int=2, # at most so many passes over the training split; more where batches are few
     extra_cbs:Sequence=(), # more callbacks, such as `MixedPrecisionCB`
     plot:bool=True, # draw the curve
+    device:str|None=None, # of a model; None: the best this machine has
 )->LRFinderCB: # with `lrs`, `losses`, `smooth`, `suggestion` (None: see `why`) and `plot`
     "Learning-rate range test (Smith 2015)"
     check_lr(start_lr); check_count('n_epochs', n_epochs); cbs = check_cbs(extra_cbs)
     learn = model if isinstance(model, Learner) else TrainLearner(model, dls, F.cross_entropy,
-        cbs=DeviceCB(), opt_func=torch.optim.AdamW)
+        cbs=DeviceCB(device), opt_func=torch.optim.AdamW)
     finder, n = LRFinderCB(gamma), _n_steps(learn.dls, [*learn.cbs, *cbs], n_epochs)
     if n is not None and n < _enough:
         finder.gamma = min(gamma, max(10/start_lr, 100)**(1/_enough))

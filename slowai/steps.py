@@ -128,20 +128,27 @@ class GradientAccumulationCB(Callback, order=60):
     def steps(self, learn):
         "Does this batch end in a step?"
         return self.rest or self.k + 1 >= self.n or learn.iter + 1 == learn.n_batches
-    def after_loss(self, learn):
-        if not learn.training: return
-        y, alone = learn.batch[1], learn.team.size == 1
-        self.weight = loss_weight(learn.loss_func, y) if alone else len(y)
-        self.loss, learn.loss = learn.loss, learn.loss*self.weight
-    def after_backward(self, learn):
-        step = self.steps(learn)
-        if not self.rest: self.add(learn)
-        if not step: raise CancelBatchException
-        for p in learn.model.parameters():
-            if p.grad is not None: p.grad /= self.images
-        self.k = self.images = 0
-    def add(self, learn):
-        learn.loss, self.k, self.images = self.loss, self.k + 1, self.images + self.weight
+
+# %% ../nbs/02b_steps.ipynb #adb3141b
+@patch
+def after_loss(self:GradientAccumulationCB, learn):
+    if not learn.training: return
+    y, alone = learn.batch[1], learn.team.size == 1
+    self.weight = loss_weight(learn.loss_func, y) if alone else len(y)
+    self.loss, learn.loss = learn.loss, learn.loss*self.weight
+
+@patch
+def after_backward(self:GradientAccumulationCB, learn):
+    step = self.steps(learn)
+    if not self.rest: self.add(learn)
+    if not step: raise CancelBatchException
+    for p in learn.model.parameters():
+        if p.grad is not None: p.grad /= self.images
+    self.k = self.images = 0
+
+@patch
+def add(self:GradientAccumulationCB, learn):
+    learn.loss, self.k, self.images = self.loss, self.k + 1, self.images + self.weight
 
 # %% ../nbs/02b_steps.ipynb #adb31419
 @patch

@@ -1,4 +1,5 @@
 "The package as pip sees it: it builds, installs elsewhere, and importing it does nothing but import"
+import json
 import os
 import re
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from PIL import Image
 
 MODULES = sorted(o.stem for o in (ROOT/'slowai').glob('*.py') if not o.stem.startswith('_'))
 
@@ -99,3 +101,22 @@ def test_command_is_installed(elsewhere, run, tmp_path):
     for o in ('slowai_train', 'slowai_predict', 'slowai_demo'):
         assert run(elsewhere.parent/o, '--version', cwd=tmp_path).stdout.startswith('slowai ')
     for flag in '--data --model --epochs --lr --bs --seed --device --out'.split(): assert flag in said
+
+
+def test_two_runs_and_a_prediction_far_from_a_checkout(elsewhere, run, tmp_path):
+    "As after `pip install`: data are found, the second run keeps the first one, and the network is asked about a picture"
+    env = dict(HOME=str(tmp_path), XDG_CACHE_HOME=str(tmp_path/'cache'), SLOWAI_CACHE=str(tmp_path/'cache'), OMP_NUM_THREADS='1')
+    for i in range(24):
+        file = tmp_path/'photos'/('dark', 'light')[i % 2]/f'{i}.png'
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new('L', (20, 20), 200*(i % 2) + i).save(file)
+    train = elsewhere.parent/'slowai_train', *'--data photos --model cnn --size 16 --epochs 1 --seed 3'.split()
+    assert 'wrote metrics.json' in run(*train, cwd=tmp_path, **env).stdout
+    said = run(*train, cwd=tmp_path, **env).stdout
+    assert 'runs/latest holds a finished run; it is kept in runs/latest/former-1' in said
+    latest = tmp_path/'runs/latest'
+    assert (latest/'model.safetensors').read_bytes() == (latest/'former-1/model.safetensors').read_bytes()
+    said = run(elsewhere.parent/'slowai_predict', 'runs/latest', 'photos/dark', '--json', cwd=tmp_path, **env).stdout
+    assert len(json.loads(said)) == 12 and {o['name'] for o in json.loads(said)[0]['top']} == {'dark', 'light'}
+    find = "from slowai.fashion import fashion_mnist_or_shapes as f; o = f()['train']; print(o.name, len(o))"
+    assert run(elsewhere, '-c', find, cwd=tmp_path, **env).stdout.split()[-2:] in (['fashion_mnist', '60000'], ['shapes', '10000'])

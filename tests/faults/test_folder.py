@@ -10,15 +10,17 @@ import torch
 from PIL import Image
 
 import slowai.folders as own
-from slowai.batches import DataLoaders, Normalize
+from slowai.batches import DataLoaders, Normalize, shapes_dls
 from slowai.checks import DataError
 from slowai.cli import get_dls, train_command
+from slowai.conv import check_device
 from slowai.data import draw_shapes
 from slowai.folders import Augment, bad_pictures, find_pictures, hold_out, image_folder_dls, load_image_folder
 from slowai.inference import Classifier, load_model, predict, predict_loader, save_model
 from slowai.networks import build_model
 from slowai.own import compare_blocks, plot_confusion_matrix
-from slowai.resnet import Conv, ResidualConvBlock
+from slowai.resnet import Conv, ResidualConvBlock, summarize
+from slowai.schedules import lr_find, train_1cycle
 from slowai.tiny_imagenet import write_shapes_parquet
 
 torch.set_num_threads(1)
@@ -436,8 +438,9 @@ def test_command_on_tiny_imagenet(augment, tmp_path, capsys, monkeypatch):
     assert json.loads((tmp_path/'a/metrics.json').read_text())['recipe']['augmentation'] == (augment or 'trivial')
 
 
-def test_command_with_a_deep_network(split, tmp_path, capsys):
-    train(tmp_path/'a', capsys, data=str(split), size=32, model='tiny_post_quarter', epochs=1)
+@pytest.mark.parametrize('size', [24, 32])   # down to 1×1 before the last stride, and not
+def test_command_with_a_deep_network(size, split, tmp_path, capsys):
+    train(tmp_path/'a', capsys, data=str(split), size=size, model='tiny_post_quarter', epochs=1)
     r = json.loads((tmp_path/'a/metrics.json').read_text())
     assert load_model(tmp_path/'a').arch == 'tiny_post_quarter' and r['recipe']['optimizer'] == 'AdamW'
     assert len(predict(tmp_path/'a', split/'val/disc')) == 10
@@ -583,6 +586,15 @@ def test_nothing_but_the_named_device_is_touched(split, tmp_path, capsys, monkey
     for i, kw in enumerate((dict(data=str(split), size=16), dict(data='shapes', bs=5000), dict(data='tiny_imagenet'))):
         assert 'wrote metrics.json' in train(tmp_path/f'{i}', capsys, device='cpu', epochs=1, **kw)
     with pytest.raises(ValueError, match='cuda:99'): train(tmp_path/'x', capsys, data=str(split), size=16)
+    def small(bs, device=None, **kwargs):
+        check_device(device)
+        return shapes_dls(bs, 300, 60)
+    for o in ('own', 'resnet', 'schedules'): monkeypatch.setattr(f'slowai.{o}.fashion_mnist', small)
+    summarize(build_model('cnn', 10, 1), device='cpu')
+    assert len(compare_blocks({'a': Conv}, n_epochs=1, seeds=(0,), device='cpu')) == 1
+    train_1cycle(build_model('cnn', 10, 1), n_epochs=1, device='cpu', plot=False)
+    lr_find(build_model('cnn', 10, 1), shapes_dls(100, 300, 60), plot=False, device='cpu')
+    with pytest.raises(ValueError, match='cuda:99'): summarize(build_model('cnn', 10, 1))
 
 
 def test_a_device_is_refused_before_a_picture_is_read(split, tmp_path, capsys, monkeypatch):
@@ -591,3 +603,27 @@ def test_a_device_is_refused_before_a_picture_is_read(split, tmp_path, capsys, m
         train(tmp_path/'a', capsys, data=str(split), device='cuda:99')
     with pytest.raises(ValueError, match="device: 'cuda:99' can't be used"): image_folder_dls(split, device='cuda:99')
     assert not (tmp_path/'a').exists()
+
+
+# ---- what others have learnt
+
+def test_a_fine_tuned_network_becomes_a_page(flat, split, tmp_path, capsys, monkeypatch):
+    "From weights in a file to the page of slowai_demo, whose graph says what predict says, by the numbers that the weights know"
+    for o in ('onnx', 'onnxscript'): pytest.importorskip(o)
+    rt, browser = pytest.importorskip('onnxruntime'), pytest.importorskip('slowai.browser')
+    train(tmp_path/'theirs', capsys, data=str(split), model='timm:test_resnet', size=32, epochs=1)
+    Image.new('RGB', (40, 40), 'red').save(flat/'disc/red.png')   # another mean
+    train(tmp_path/'mine', capsys, data=str(flat), model='timm:test_resnet', weights=str(tmp_path/'theirs/model.safetensors'), epochs=1)
+    monkeypatch.setattr(browser, '_engine_files', {})   # the engine is its own affair
+    browser.demo_command(str(tmp_path/'mine'), [str(flat/'ring')], str(tmp_path/'page'), engine=str(tmp_path))
+    about, clf = json.loads((tmp_path/'page/manifest.json').read_text()), load_model(tmp_path/'mine')
+    theirs = load_model(tmp_path/'theirs')
+    assert (about['arch'], about['size'], about['classes']) == ('timm:test_resnet', [32, 32], ['disc', 'ring', 'square'])
+    assert about['mean'] == theirs.norm.mean.flatten().tolist()
+    assert about['mean'] != Normalize.from_images(quiet(flat)['train'].images).mean.flatten().tolist()
+    assert len(about['layers']) > 2 and len(about['examples']) == 30 and 'wrote ' in capsys.readouterr().out
+    p = predict(clf, flat/'ring')
+    ask = rt.InferenceSession((tmp_path/'page/model.onnx').read_bytes(), providers=['CPUExecutionProvider'])
+    for x, want in zip(p.images[:3], p.probs):
+        said, = ask.run(['probabilities'], {'pictures': x[None].numpy()})
+        torch.testing.assert_close(torch.as_tensor(said[0]), want, atol=1e-4, rtol=0)
