@@ -18,7 +18,7 @@ from pathlib import Path
 # %% ../nbs/13_records.ipynb #a1296384
 import torch
 import torch.nn.functional as F
-from fastcore.basics import patch
+from fastcore.basics import noop, patch
 from torch.optim import lr_scheduler
 
 # %% ../nbs/13_records.ipynb #1da802fa
@@ -213,11 +213,13 @@ class SameRecipeCB(Callback):
 # %% ../nbs/13_records.ipynb #7a680dde
 def _cbs(r, device, quiet):
     sched = BatchSchedulerCB(lr_scheduler.OneCycleLR, pct_start=r.warmup, anneal_strategy=r.anneal)
-    cbs = [DeviceCB(device), MetricsCB(MulticlassAccuracy()), sched, MixedPrecisionCB(),
-        ChannelsLastCB(), FusedCB(), KeepMemoryCB(), SameRecipeCB(r)]
+    metrics = MetricsCB(MulticlassAccuracy())
+    cbs = [DeviceCB(device), metrics, sched, MixedPrecisionCB(), ChannelsLastCB(), FusedCB(),
+        KeepMemoryCB(), SameRecipeCB(r)]
     cbs += [RefreshNormsCB(r.refresh, math.inf) if r.refresh else RefreshNormsCB()]
     if r.ema is not None: cbs.append(EMACB(r.ema))
-    if not quiet: cbs.append(ProgressCB())
+    if quiet: metrics.log = noop
+    else: cbs.append(ProgressCB())
     facts = {k: v for k,v in asdict(r).items() if k != 'name'}
     return [*cbs, RecordCB(r.name, quiet, **facts)]
 
