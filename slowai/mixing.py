@@ -78,12 +78,12 @@ def after_loss(self:_MixCB, learn):
 
 # %% ../nbs/03c_mixing.ipynb #35e68d2c
 class MixupCB(_MixCB):
-    "Pictures laid over each other, and their labels' shares ([mixup](https://arxiv.org/abs/1710.09412))"
+    "Pictures laid over each other, labels by share ([mixup](https://arxiv.org/abs/1710.09412))"
     def mixed(self, x, other, keep):
         return torch.lerp(other, x, keep.to(x.dtype).view(-1, *[1]*(x.dim() - 1))), keep
 
 class CutMixCB(_MixCB):
-    "A rectangle of another picture, and the areas' shares ([CutMix](https://arxiv.org/abs/1905.04899))"
+    "A rectangle of another picture, labels by area ([CutMix](https://arxiv.org/abs/1905.04899))"
     def mixed(self, x, other, keep):
         if x.dim() != 4:
             raise ValueError(f"images: expected shape (N, C, H, W), got {tuple(x.shape)}")
@@ -100,7 +100,7 @@ class CutMixCB(_MixCB):
 
 # %% ../nbs/03c_mixing.ipynb #5600a62a
 class AlternatingFlip(Callback):
-    "Mirrors half of the training pictures, and the others in the next epoch: batch_tfm and callback"
+    "Mirrors half of the training pictures, the others in the next epoch: batch_tfm and callback"
     must_agree,takes_indices = ('seed',),True
     def __init__(self,
         n:int, # how many training pictures there are, such as len(sets['train'])
@@ -134,8 +134,8 @@ def before_epoch(self:AlternatingFlip, learn):
 
 # %% ../nbs/03c_mixing.ipynb #b86433b6
 def _check_sizes(sizes):
-    ok = isinstance(sizes, Mapping) and sizes and all(isinstance(k, Real) and 0 <= k < 1 for k in sizes)
-    if not ok:
+    share = lambda k: isinstance(k, Real) and 0 <= k < 1
+    if not isinstance(sizes, Mapping) or not sizes or not all(map(share, sizes)):
         raise ValueError("sizes: expected {share of the training: size}, with shares from 0 to "
             f"below 1, such as {{0: 20, .5: None}}, got {sizes!r}")
     for v in sizes.values():
@@ -176,8 +176,8 @@ class ResizeCB(Callback, order=-24):
 def check(self:ResizeCB, learn, x):
     "Raise unless pictures and network go along with all sizes"
     if not torch.is_tensor(x) or x.dim() != 4 or not x.is_floating_point():
-        raise TypeError("images: expected floats (N, C, H, W), such as Normalize makes of bytes, got "
-            f"{getattr(x, 'dtype', type(x).__name__)} {tuple(getattr(x, 'shape', ()))}")
+        raise TypeError("images: expected floats (N, C, H, W), such as Normalize makes of bytes, "
+            f"got {getattr(x, 'dtype', type(x).__name__)} {tuple(getattr(x, 'shape', ()))}")
     with restoring(learn.model), torch.no_grad():
         learn.model.eval()
         for n in {o for o in self.sizes.values() if o}:

@@ -167,8 +167,8 @@ def set_momentum(
 ):
     "How much of each batch goes into what the norms remember"
     if momentum is not None and not 0 < momentum <= 1:
-        raise ValueError(f"momentum: expected a share above 0, at most 1, or None, got {momentum!r}; "
-            "to hold what norms remember, freeze them")
+        raise ValueError("momentum: expected a share above 0, at most 1, or None, got "
+            f"{momentum!r}; to hold what norms remember, freeze them")
     for m in batch_norms(model): m.momentum = momentum
 
 # %% ../nbs/02c_norms.ipynb #5ac0e9d2
