@@ -205,6 +205,13 @@ def _train(dls, model, source, team, out, lr, regroup, n_epochs, **kwargs):
     if source: learn.record['recipe']['weights'] = source.origin
     if is_first(): save_run(out, learn)
 
+def _run_plain(recipe, data, model, epochs, pretrained, weights, lr, bs, seed, augment, size, device,
+        on_bad, out, resume, processes, timeout, regroup):
+    source = _check_request(model, epochs, lr, device, pretrained, weights)
+    dls = _loaders(source, data, bs, seed, augment, size, device, on_bad, out)
+    set_seed(seed); out, team = _folder(out, resume), team_cbs(processes, timeout=timeout)
+    _train(dls, model, source, team, out, lr, regroup, epochs, device=device, resume=resume)
+
 def _run_recipe(recipe, seed, device, out, resume, timeout, **given):
     "One of `RECIPES`, with all its numbers"
     r = pick('recipe', recipe, RECIPES)
@@ -238,10 +245,7 @@ def train_command(
 ):
     "Train a network; write its record, its loss curve and its weights"
     if recipe is not None: return _run_recipe(**locals())
-    source = _check_request(model, epochs, lr, device, pretrained, weights)
-    dls = _loaders(source, data, bs, seed, augment, size, device, on_bad, out)
-    set_seed(seed); out, team = _folder(out, resume), team_cbs(processes, timeout=timeout)
-    _train(dls, model, source, team, out, lr, regroup, epochs, device=device, resume=resume)
+    _run_plain(**locals())
 
 
 # %% ../nbs/14_cli.ipynb #fefef7d0

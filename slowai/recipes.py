@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['tasks', 'reference', 'optimisers', 'mixers', 'fashion_3', 'fashion_5', 'fashion_20', 'fashion_small', 'tiny_25',
-           'tiny_5', 'sprint_90', 'sprint_915', 'shapes_4', 'RECIPES', 'ingredients', 'Speedrun', 'sets_for',
-           'SameRecipeCB', 'run_speedrun', 'StopwatchCB', 'race', 'used', 'ladder', 'without', 'records_table']
+           'tiny_5', 'sprint_90', 'sprint_915', 'shapes_4', 'RECIPES', 'ingredients', 'Training', 'Speedrun',
+           'sets_for', 'SameRecipeCB', 'run_speedrun', 'StopwatchCB', 'race', 'used', 'ladder', 'without',
+           'records_table']
 
 # %% ../nbs/13_records.ipynb #4afe4e39
 import math
@@ -53,18 +54,10 @@ tasks = dict(
     shapes=dict(load=partial(draw_shapes, 2_000, 500), shape=(1, 28, 28), n_classes=10,
         n=2_000, held=1/4, fill=None))
 
-# %% ../nbs/13_records.ipynb #7634f816
-@dataclass(frozen=True)
-class Speedrun:
-    "An attempt at a record; the defaults are the plain recipe of the first pages"
-    name: str                    # of the run, in the results
-    data: str                    # one of `tasks`
-    budget: float|None           # multiply-adds that training may take, 10¹²; None: any number
-    net: str = 'residual'        # one of `architectures`
-    args: Mapping = field(default_factory=dict)   # what that network is told, such as nfs
-    most_params: int|None = None # parameters that it may have; None: any number
-    goal: float|None = None      # accuracy without test-time augmentation, 0 … 1
-    epochs: int = 3              # passes over the training images
+# %% ../nbs/13_records.ipynb #15152e3c
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    "How a recipe trains; the defaults are the plain recipe of the first pages"
     bs: int = 512                # images a batch
     opt: str = 'AdamW'           # one of `optimisers`
     lr: float = 1e-2             # peak of the one-cycle schedule
@@ -83,6 +76,19 @@ class Speedrun:
     sizes: Mapping|None = None   # share of the training → pixels from there on; None: all of them
     ema: float|None = None       # what a step keeps of the average of the weights; None: no average
     tta: int = 0                 # pixels by which pictures are moved in test-time augmentation
+
+# %% ../nbs/13_records.ipynb #7634f816
+@dataclass(frozen=True)
+class Speedrun(Training):
+    "An attempt at a record"
+    name: str                    # of the run, in the results
+    data: str                    # one of `tasks`
+    budget: float|None           # multiply-adds that training may take, 10¹²; None: any number
+    net: str = 'residual'        # one of `architectures`
+    args: Mapping = field(default_factory=dict)   # what that network is told, such as nfs
+    most_params: int|None = None # parameters that it may have; None: any number
+    goal: float|None = None      # accuracy without test-time augmentation, 0 … 1
+    epochs: int = 3              # passes over the training images
 
 # %% ../nbs/13_records.ipynb #f20f35b8
 reference = Speedrun('reference', 'fashion_mnist', budget=36)
