@@ -39,7 +39,8 @@ class BatchedSet(Dataset):
     def __getitems__(self, idxs):
         x, y = self.data[idxs]
         if self.item_tfm is not None: x = torch.stack([self.item_tfm(o) for o in x])
-        return self.batch_tfm(x), y
+        more = [idxs] if getattr(self.batch_tfm, 'takes_indices', False) else []
+        return self.batch_tfm(x, *more), y
 
 # %% ../nbs/01a_batches.ipynb #4aea7583
 class Normalize:

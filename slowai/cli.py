@@ -7,6 +7,7 @@ __all__ = ['data_sources', 'slowai_train', 'get_dls', 'network_args', 'check_fol
            'train_command']
 
 # %% ../nbs/14_cli.ipynb #c23911a0
+import inspect
 import json
 from functools import partial
 from io import BytesIO
@@ -31,6 +32,7 @@ from .launch import as_team, is_first
 from .learner import Callback, ProgressCB, TrainLearner
 from .networks import build_model
 from .own import nfs_for
+from .recipes import RECIPES, run_speedrun
 from .resnet import summarize
 from .schedules import train_1cycle
 from .states import set_seed
@@ -203,6 +205,23 @@ def _train(dls, model, source, team, out, lr, regroup, n_epochs, **kwargs):
     if source: learn.record['recipe']['weights'] = source.origin
     if is_first(): save_run(out, learn)
 
+def _run_plain(recipe, data, model, epochs, pretrained, weights, lr, bs, seed, augment, size, device,
+        on_bad, out, resume, processes, timeout, regroup):
+    source = _check_request(model, epochs, lr, device, pretrained, weights)
+    dls = _loaders(source, data, bs, seed, augment, size, device, on_bad, out)
+    set_seed(seed); out, team = _folder(out, resume), team_cbs(processes, timeout=timeout)
+    _train(dls, model, source, team, out, lr, regroup, epochs, device=device, resume=resume)
+
+def _run_recipe(recipe, seed, device, out, resume, timeout, **given):
+    "One of `RECIPES`, with all its numbers"
+    r = pick('recipe', recipe, RECIPES)
+    own = {k: p.default for k,p in inspect.signature(train_command).parameters.items()}
+    if odd := [k for k,v in given.items() if v != own[k]]:
+        raise ValueError(f"{odd[0]}: the recipe {recipe} brings its own; leave one of them out")
+    check_device(device)
+    cb = CheckpointCB((out := _folder(out, resume))/'checkpoints', monitor=None)
+    save_run(out, run_speedrun(r, seed, None, True, [cb], device, resume=resume))
+
 # %% ../nbs/14_cli.ipynb #ee0b24cc
 def train_command(
     data:str='fashion_mnist', # fashion_mnist, shapes, tiny_imagenet, or a folder of pictures
@@ -222,12 +241,11 @@ def train_command(
     processes:int=None, # that train together on this machine; left out: as many as were launched
     timeout:float=600, # seconds that one of them waits for the others
     regroup:bool=False, # resume even if another number of processes wrote the checkpoint
+    recipe:str=None, # a record's: fashion_{3,5,20,small} tiny_25 shapes_4; with all its numbers
 ):
     "Train a network; write its record, its loss curve and its weights"
-    source = _check_request(model, epochs, lr, device, pretrained, weights)
-    dls = _loaders(source, data, bs, seed, augment, size, device, on_bad, out)
-    set_seed(seed); out, team = _folder(out, resume), team_cbs(processes, timeout=timeout)
-    _train(dls, model, source, team, out, lr, regroup, epochs, device=device, resume=resume)
+    if recipe is not None: return _run_recipe(**locals())
+    _run_plain(**locals())
 
 
 # %% ../nbs/14_cli.ipynb #fefef7d0

@@ -175,7 +175,8 @@ def with_norm(
     if odd := [k for k,f in tfms.items() if not isinstance(f, (Normalize, Augment))]:
         raise ValueError(f"dls: the transform of {', '.join(odd)} is neither a Normalize nor an "
             "Augment, so its normalisation can't be replaced; build the loaders with `norm`")
-    other = {k: Augment(f.kind, norm) if isinstance(f, Augment) else norm for k,f in tfms.items()}
+    other = {k: Augment(f.kind, norm, f.mirror) if isinstance(f, Augment) else norm
+        for k,f in tfms.items()}
     names = 'bs item_tfm seed num_workers drop_last timeout'.split()
     return DataLoaders(dls.splits, batch_tfm=other, **{k: getattr(dls, k) for k in names})
 

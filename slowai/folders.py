@@ -397,15 +397,19 @@ class Augment:
     "A training transform: augmented, then normalised"
     def __init__(self,
         kind:str, # none, flip (with shifts), erase (also rectangles), trivial (TrivialAugment)
-        norm:Normalize, # of the training pictures; its mean fills what lies outside of them
+        norm:Normalize, # of the training pictures
+        mirror:bool=True, # False: flip, erase and trivial only shift
+        fill:tuple|None=None, # what lies outside, 3 bytes; None: the mean
     ):
         self.kind,self.steps,self.norm = kind,pick('augment', kind, augmentations),norm
-        self.fill = tuple((255*norm.mean.flatten().cpu()).round().int().expand(3).tolist())
+        mean = (255*norm.mean.flatten().cpu()).round().int().expand(3)
+        self.mirror,self.fill = mirror,fill or tuple(mean.tolist())
     def __call__(self, x):
         c = x.shape[1]
         if self.steps: x = x.expand(-1, 3, -1, -1)
         for f in self.steps:
-            more = dict(pad=max(2, x.shape[2]//16)) if f is pad_crop_flip else {}
+            more = (dict(pad=max(2, x.shape[2]//16), flip=self.mirror) if f is pad_crop_flip
+                else {})
             x = f(x, fill=self.fill, **more)
         return self.norm(x[:, :c] if self.steps else x)
     def __repr__(self): return f"Augment({self.kind!r})"

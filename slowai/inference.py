@@ -31,7 +31,6 @@ from torch import nn
 from . import __version__
 from .batches import Normalize
 from .checks import DataError, as_command, check_count, pick, readable
-from .cpu import fused, settle
 from .display import show_table
 from .files import as_path, write_atomically
 from .learner import Learner
@@ -45,6 +44,7 @@ from slowai.pictures import (
     tensor_pictures,
 )
 from .states import bare, load_weights, weights_of
+from .tta import tta_probs
 
 # %% ../nbs/07_inference.ipynb #c2cd3405
 @dataclass
@@ -296,11 +296,6 @@ def load_model(
     return Classifier(model.eval().to(device), arch, classes, norm, size, args,
         about.get('data', ''), about.get('results'), about.get('fit', 'crop'), build)
 
-# %% ../nbs/07_inference.ipynb #d4b5e6f7
-def _mirror(x): return x.flip(-1)
-def _channels_last(x):
-    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
-
 # %% ../nbs/07_inference.ipynb #cf7dde14
 @patch
 def probs(self:Classifier,
@@ -308,22 +303,13 @@ def probs(self:Classifier,
     tta:bool=False, # mean over the image and its mirror image
 )->torch.Tensor: # float32 (N, n_classes) on the CPU; each row sums to 1
     "Probabilities of the classes; the network's mode is left as it was"
-    modes, device = ([(m, m.training) for m in self.model.modules()],
-        next((p.device for p in self.model.parameters()), torch.device('cpu')))
-    try:
-        self.model.eval()
-        with torch.no_grad(), fused():
-            views = (v.to(device) for v in ([x, _mirror(x)] if tta else [x]))
-            scores = [settle(self.model(_channels_last(v))).float() for v in views]
-    finally:
-        for m,on in modes: m.training = on
-    if scores[0].shape != (len(x), len(self.classes)):
+    probs = tta_probs(self.model, x, flip=tta).cpu()
+    if probs.shape != (len(x), len(self.classes)):
         raise ValueError(f"classes: {len(self.classes)} names, but scores of shape "
-            f"{tuple(scores[0].shape)}; one name for each output")
-    if not all(s.isfinite().all() for s in scores):
+            f"{tuple(probs.shape)}; one name for each output")
+    if not probs.isfinite().all():
         raise FloatingPointError("the network's scores are not finite; are its weights?")
-    return torch.stack([s.softmax(1) for s in scores]).mean(0).cpu()
-
+    return probs
 
 # %% ../nbs/07_inference.ipynb #182fd35b
 @dataclass(repr=False)

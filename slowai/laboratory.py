@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['shortcuts', 'choices', 'shrink', 'per_class', 'arena', 'Recipe', 'PreactivationVariant', 'LeanPreactivationBlock',
-           'SharedPreactivationBlock', 'init_branch_weights', 'SharedPreactivationResNet', 'init_by_fan_in', 'build',
-           'ProbeCB', 'without_branches', 'SameOrderCB', 'crop_flip', 'run_recipe']
+           'SharedPreactivationBlock', 'init_branch_weights', 'SharedPreactivationResNet', 'zero_branches',
+           'init_by_fan_in', 'build', 'ProbeCB', 'without_branches', 'SameOrderCB', 'crop_flip', 'run_recipe']
 
 # %% ../nbs/04b_laboratory.ipynb #f760bb7e
 import math
@@ -29,7 +29,7 @@ from .checks import check_count
 from .data import ImageSet
 from .hooks import Hook
 from .learner import Callback, DeviceCB, MetricsCB, MulticlassAccuracy, TrainLearner
-from .norms import evaluate
+from .norms import evaluate, set_momentum
 from .records import RecordCB
 from .resnet import GeneralReLU, ResidualConvBlock, check_stride
 from .schedules import BatchSchedulerCB
@@ -100,7 +100,7 @@ class Recipe:
     net: str|type = 'pre'        # 'pre', 'post', 'shared', 'timm' (resnetv2_18), or a class
     shortcut: str = 'raw'        # of 'pre', where channels change: one of `shortcuts`
     tail: str = 'act-norm'       # of 'pre', what follows the last block; or 'norm-act'
-    zero_init: bool = False      # the last convolution of each block starts at zero
+    zero_init: bool = False      # each block's branch starts at zero, as `zero_branches` makes it
     lr: float = .1               # peak of the one-cycle schedule
     opt: str = 'AdamW'           # or 'muAdamW', steps by fan-in; or 'SGD': momentum .9, Nesterov
     decay: float = .01           # weight decay
@@ -224,6 +224,22 @@ def _network(r, n_outputs):
             else TinyImagePreactivationResNet).add_ending
     return Variant.kaiming(*sizes, n_outputs)
 
+# %% ../nbs/04b_laboratory.ipynb #5e2b7c02
+def zero_branches(
+    model:nn.Module, # changed; of our residual blocks, or timm's
+)->int: # how many branches it has
+    "Let each residual branch begin as zero: the scales of its last norm, or its last convolution"
+    n = 0
+    for m in model.modules():
+        if callable(f := getattr(m, 'zero_init_last', None)): f()   # as timm's blocks call it
+        elif isinstance(m, ResidualConvBlock | PreactivationResidualConv):
+            norm = m.conv_b.norm if isinstance(m, ResidualConvBlock) else None
+            for p in [norm.weight] if norm else m.conv_b.parameters(recurse=False): init.zeros_(p)
+        else: continue
+        n += 1
+    if n: return n
+    raise ValueError(f"model: {type(model).__name__} has no residual branch that is known here")
+
 # %% ../nbs/04b_laboratory.ipynb #51387b6d
 def init_by_fan_in(
     module:nn.Module, # called by `model.apply(init_by_fan_in)` on every part
@@ -250,10 +266,8 @@ def build(
             raise ValueError(f"{k}: expected one of {v}{more}, got {getattr(r, k)!r}")
     model = _network(r, n_outputs)
     if r.init == 'kaiming': model.apply(init_by_fan_in)
-    for m in model.modules():
-        if isinstance(m, nn.modules.batchnorm._BatchNorm): m.momentum = r.momentum
-        if r.zero_init and isinstance(m, PreactivationVariant):
-            for p in m.conv_b.parameters(recurse=False): init.zeros_(p)
+    set_momentum(model, r.momentum)
+    if r.zero_init: zero_branches(model)
     return model
 
 # %% ../nbs/04b_laboratory.ipynb #94ec1db7

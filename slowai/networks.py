@@ -15,7 +15,7 @@ from torch import nn
 from .checks import pick
 from .preactivation import get_identity_model
 from .resnet import CNN, Conv, DeeperCNN, DoubleConvBlock, ResidualConvBlock, timm_model
-from .tiny_imagenet_preact import get_model
+from .tiny_imagenet_preact import TinyImageResNet, get_model
 
 # %% ../nbs/06a_networks.ipynb #709d2fbb
 architectures = dict(cnn=CNN.kaiming, deeper=partial(DeeperCNN.kaiming, block=Conv),
@@ -25,7 +25,8 @@ architectures = dict(cnn=CNN.kaiming, deeper=partial(DeeperCNN.kaiming, block=Co
     tiny_pre_quarter=partial(get_model, width=.25),
     tiny_post_quarter=partial(get_model, width=.25, preactivation=False),
     tiny_identity=get_identity_model,
-    tiny_identity_quarter=partial(get_identity_model, width=.25))
+    tiny_identity_quarter=partial(get_identity_model, width=.25),
+    stacks=partial(TinyImageResNet.kaiming, nfs=(16, 32, 64, 128), n_blocks=(1, 1, 1)))
 
 
 # %% ../nbs/06a_networks.ipynb #70765002

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['batch_norms', 'set_eval_mode', 'evaluate', 'is_held', 'unfreeze', 'freeze', 'measuring', 'refresh_norms',
-           'compare_norms', 'RefreshNormsCB']
+           'compare_norms', 'set_momentum', 'RefreshNormsCB']
 
 # %% ../nbs/02c_norms.ipynb #327df58f
 import sys
@@ -159,6 +159,17 @@ def compare_norms(
     with restoring(model, dls):
         refresh_norms(model, dls['train'], n_batches, bf16)
         return {**out, 'refreshed': evaluate(model, valid, bf16=bf16)}
+
+# %% ../nbs/02c_norms.ipynb #6d0c5e02
+def set_momentum(
+    model:nn.Module, # changed: all its batch norms
+    momentum:float|None, # share of a new batch, above 0 up to 1; None: all batches count alike
+):
+    "How much of each batch goes into what the norms remember"
+    if momentum is not None and not 0 < momentum <= 1:
+        raise ValueError("momentum: expected a share above 0, at most 1, or None, got "
+            f"{momentum!r}; to hold what norms remember, freeze them")
+    for m in batch_norms(model): m.momentum = momentum
 
 # %% ../nbs/02c_norms.ipynb #5ac0e9d2
 class RefreshNormsCB(Callback, order=-12):

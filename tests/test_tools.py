@@ -387,3 +387,52 @@ def test_the_full_size_list_goes_its_whole_way_at_a_tiny_size(tmp_path, run):
     assert '1 runs are left' in call(*few[:3], '--only', 'post, full size', '--minutes', '-1').stdout
     assert 'H100-class' in (said := call('--estimate').stdout) and len(said.splitlines()) > 10
     assert '--results' in call('--try', ok=False).stderr and 'none of' in call('--only', 'nobody', ok=False).stderr
+
+
+@pytest.fixture
+def records(monkeypatch, tmp_path):
+    "tools/run_records.py as a function of its arguments, its list cut down to drawn shapes"
+    monkeypatch.syspath_prepend(str(ROOT/'tools'))
+    tool = importlib.import_module('run_records')
+    shapes = tool.RECIPES['shapes_4']
+    monkeypatch.setattr(tool, 'PLAN', [(shapes, dict(epochs=1), 'to see that it runs'), (shapes, dict(epochs=1, lr=.02), 'twice the rate')])
+    def call(*args):
+        where = '--runs', tmp_path/'runs', '--results', tmp_path/'results'
+        monkeypatch.setattr(sys, 'argv', ['run_records', *map(str, (*args, *where))])
+        tool.main()
+    call.tool, call.file = tool, tmp_path/'results/records_trials.json'
+    return call
+
+
+def test_runner_of_records_runs_what_is_not_on_file(records, capsys):
+    records('trials', '--estimate')
+    said = capsys.readouterr().out
+    assert 'shapes_4: epochs 1 · to see that it runs' in said and 'shapes_4: epochs 1, lr 0.02 · twice the rate' in said
+    assert not records.file.exists()
+    records('trials', '--seeds', 0, 1, '--only', 'shapes_4: epochs 1')
+    made = json.loads(records.file.read_text())
+    assert [(o['name'], o['seed'], o['why'], o['evaluated_on']) for o in made] == [
+        ('shapes_4: epochs 1', s, 'to see that it runs', 'held-out images') for s in (0, 1)]
+    assert all(o['hours'] > 0 and o['macs'] > 0 and 0 <= o['acc_tta'] <= 1 for o in made)
+    was = records.file.read_bytes()
+    records('trials', '--only', 'shapes_4: epochs 1')
+    assert records.file.read_bytes() == was and 'All 1 runs are finished' in capsys.readouterr().out
+
+
+def test_runner_of_records_says_what_is_wrong(records):
+    with pytest.raises(SystemExit, match=r"--only: \['nothing'\] is none of shapes_4: epochs 1, shapes_4: epochs 1, lr 0.02"):
+        records('trials', '--only', 'nothing')
+    with pytest.raises(SystemExit, match='run_records: path: '): records('records', '--only', 'fashion_3', '--data', 'nowhere')
+    old = dict(name='shapes_4: epochs 1', seed=0, epochs=1, recipe=dict(lr=.5))
+    records.file.parent.mkdir(parents=True)
+    records.file.write_text(json.dumps([old]))
+    with pytest.raises(SystemExit, match="has a record of 'shapes_4: epochs 1' with another lr; give the new recipe a name of its own"):
+        records('trials')
+
+
+def test_every_run_of_records_has_a_name_of_its_own_and_keeps_to_its_budget(records):
+    tool = importlib.reload(records.tool)
+    for kind in 'trials', 'ladder', 'records', 'seconds':
+        runs = [r for r, _, _ in tool.jobs(kind)]
+        assert len({r.name for r in runs}) == len(runs) > 2
+        for r in runs: r.check()

@@ -1,0 +1,174 @@
+"""The runs of nbs/13_records.ipynb: `python tools/run_records.py trials|ladder|records|seconds [--only PATTERN …] [--seeds 0 1 2]`
+
+- trials    what is tried before a recipe is settled, on images held out of the training set, in the order in which it would tell most
+- ladder    the ingredients of a recipe added one by one and left out one by one, on the same images
+- records   the recipes themselves: all training images, and one look at the evaluation images at the end
+- seconds   the sprints against the plain recipe, in turn
+
+One run after the other. What is finished is in results/ and is not run again; a run that was stopped (Ctrl-C, SIGTERM, a power cut) goes on
+from its newest checkpoint. `--estimate` prints the list, with what each would take and why it is there, and runs nothing."""
+import argparse
+import json
+import sys
+from dataclasses import asdict, replace
+from fnmatch import fnmatch
+from pathlib import Path
+
+import torch
+
+from slowai.checkpoint import CheckpointCB
+from slowai.checks import DataError
+from slowai.files import locked
+from slowai.recipes import RECIPES, ladder, race, reference, run_speedrun, tasks, tiny_5, without
+from slowai.records import load_records, save_record
+
+ROOT = Path(__file__).resolve().parent.parent
+f3, small, f5, f20, tiny = (RECIPES[k] for k in ('fashion_3', 'fashion_small', 'fashion_5', 'fashion_20', 'tiny_25'))
+
+
+def stacks(*nfs, blocks=None, p_drop=0.):
+    return dict(net='stacks', args=dict(nfs=nfs, n_blocks=blocks or (1,)*(len(nfs) - 1), p_drop=p_drop))
+
+
+# Recipe, what is changed, and why it should be tried or what is expected of it
+PLAN = [
+    (f3, {}, 'the guess; 92.6 to 93.0 % are expected'),
+    (f3, dict(opt='Muon'), 'what speedruns on small pictures are made of: expected 0.2 points better'),
+    (f3, dict(lr=5e-3), 'half the rate'),
+    (f3, dict(lr=2e-2), 'twice the rate: the peak of an edge is no peak'),
+    (f3, dict(zero_init=True), 'an easier start, and three epochs are mostly start: expected 0.1 points better'),
+    (f3, dict(sizes={0: 20, .3: None}, **stacks(24, 72, 144, 272)), 'a cheap first epoch, and wider for it: expected 0.1 points better'),
+    (f3, dict(bs=512), 'the plain batch: half the steps, expected 0.2 points worse'),
+    (f3, dict(bs=128, lr=7e-3), 'twice the steps; slower on a CPU, expected level'),
+    (f3, dict(smoothing=.05), 'half the smoothing, expected level'),
+    (f3, dict(mix='mixup', alpha=.2), 'fits the training images less, of which there is no danger yet: expected 0.3 points worse'),
+    (f3, dict(opt='SGD', lr=.4, decay=5e-4), 'Nesterov momentum at the usual rate of batches of 256: expected 0.3 points worse'),
+    (f3, stacks(16, 32, 64, 128, blocks=(2, 2, 2)), 'deep and narrow for the same work: expected worse in so few steps'),
+    (f3, dict(net='residual', args=dict(nfs=(22, 44, 88, 176, 352))),
+        "the residual page's own network, as wide as fits: its end is a block, not an average"),
+    (f3, dict(ema=.98), 'the mean of fifty steps after a rate that goes to nothing: expected to change nothing'),
+    (small, {}, 'two blocks on full-size maps; 91.8 to 92.3 % are expected'),
+    (small, stacks(16, 32, 48, 48), 'half the work, one more stack: expected 0.4 points worse'),
+    (small, stacks(16, 32, 44, blocks=(2, 2)), 'deeper and narrower: expected level'),
+    (small, dict(lr=2e-2), 'small networks bear higher rates'),
+    (RECIPES['sprint_90'], {}, 'two epochs of a network without skips; 90.3 to 90.8 % are expected'),
+    (RECIPES['sprint_90'], dict(epochs=1), 'one epoch: half the time, if it gets there'),
+    (RECIPES['sprint_915'], {}, '91.3 to 91.8 % are expected'),
+    (f5, {}, '93.4 to 93.8 % are expected'),
+    (f5, dict(opt='Muon'), 'expected 0.1 points better'),
+    (f5, dict(augment='erase'), 'rectangles as well: expected 0.1 points worse in five epochs'),
+    (f20, {}, '94.6 to 95.0 % are expected'),
+    (f20, dict(opt='Muon'), 'expected level: twenty epochs are enough for AdamW'),
+    (f20, dict(mix='cutmix', augment='flip'), 'rectangles of other clothes in place of gray ones: expected 0.1 points better'),
+    (f20, dict(sizes={0: 20, .3: 24, .6: None}, **stacks(24, 48, 96, 192, p_drop=.2)), 'half again as wide, on small pictures first'),
+    (f20, dict(augment='flip'), 'whether rectangles are worth anything in twenty epochs: expected 0.3 points worse without'),
+    (f20, dict(ema=None), 'whether the average is: expected 0.1 points worse without'),
+    (f20, dict(lr=5e-3), 'half the rate'),
+    (tiny_5, {}, 'the long one in small, to choose the rate by'),
+    (tiny_5, dict(lr=5e-3), 'half the rate'),
+    (tiny_5, dict(lr=2e-2), 'twice the rate'),
+    (tiny_5, dict(augment='trivial'), 'expected worse after 5 epochs; after 25 it may not be, so within a point it is run again, long'),
+    (tiny_5, dict(opt='Muon'), 'expected a point better after 5 epochs'),
+    (tiny_5, dict(sizes=None, **stacks(12, 24, 48, 112, 256, 512, p_drop=.1)), 'large pictures from the start, narrower: two points worse'),
+    (tiny_5, dict(mix='cutmix', alpha=1.), 'expected worse after 5 epochs, and level after 25'),
+    (tiny_5, dict(zero_init=True), 'expected level'),
+    (tiny, {}, 'the twin of the record on held-out images; 56 to 58 % are expected'),
+]
+
+
+def trial(r, change):
+    "The recipe with its change, and a name that says so"
+    said = ', '.join(f"{k} {v if not isinstance(v, dict) else ' '.join(map(str, v.values()))}" for k, v in change.items())
+    return replace(r, name=f'{r.name}: {said}' if said else r.name, **change)
+
+
+def jobs(kind):
+    "Recipe, why, and the file of its records, for every run of a kind"
+    trials = 'records_trials.json'
+    if kind == 'trials': return [(trial(r, change), why, trials) for r, change, why in PLAN]
+    if kind == 'ladder': return [(o, 'a rung of the ladder', trials) for r in (f3, tiny_5) for o in (*ladder(r), *without(r))]
+    if kind == 'records':
+        return [(r, 'record', f'records_{r.name}.json') for r in RECIPES.values() if r.name.startswith(('fashion', 'tiny'))]
+    return [(r, 'race', 'records_seconds.json') for r in (RECIPES['sprint_90'], RECIPES['sprint_915'], reference)]
+
+
+def arguments():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('kind', choices=['trials', 'ladder', 'records', 'seconds'])
+    p.add_argument('--only', nargs='+', default=['*'], metavar='NAME', help="names or patterns, such as 'fashion_3*' (default: all)")
+    p.add_argument('--seeds', type=int, nargs='+', default=[0], help='of weights, order and augmentation (default: 0)')
+    p.add_argument('--estimate', action='store_true', help='print the list with what each would take, and run nothing')
+    p.add_argument('--data', type=Path, help='folder of the pictures; left out: the usual places')
+    p.add_argument('--runs', type=Path, default=ROOT/'runs/records', help='folder of the checkpoints (default: runs/records)')
+    p.add_argument('--results', type=Path, default=ROOT/'results', help='folder of the records (default: results)')
+    return p.parse_args()
+
+
+def is_done(r, seed, file):
+    "Is there a record of this run? One of another recipe under the same name ends the program"
+    found = [o for o in load_records(file) if (o['name'], o['seed']) == (r.name, seed)]
+    now = json.loads(json.dumps(asdict(r)))
+    differ = [k for o in found for k, v in now.items() if k != 'name' and o['recipe'].get(k, v) != v]
+    if differ: sys.exit(f'run_records: {file} has a record of {r.name!r} with another {differ[0]}; give the new recipe a name of its own')
+    return bool(found)
+
+
+def todo(args):
+    "Seed, recipe, why and file of what was asked for, and whether it is done"
+    asked = [o for o in jobs(args.kind) if any(fnmatch(o[0].name, p) for p in args.only)]
+    if not asked: sys.exit(f"run_records: --only: {args.only} is none of {', '.join(o[0].name for o in jobs(args.kind))}")
+    return [(s, r, why, args.results/file, is_done(r, s, args.results/file)) for s in args.seeds for r, why, file in asked]
+
+
+def speed():
+    "Multiply-adds a second: what the long runs on two cores with bf16 have reached"
+    return max(3e6*o['mmacs']*o['images_per_second'] for o in load_records(ROOT/'results/tiny_imagenet.json'))
+
+
+def show_estimate(args, runs):
+    total = 0.
+    for seed, r, why, _, done in runs:
+        task = tasks[r.data]
+        n = task['n'] if args.kind == 'records' else round(task['n']*(1 - task['held']))
+        total += 0 if done else (m := r.work(n)/speed()/60)
+        print(f"{'done' if done else f'{m:5.0f} min'} {total:6.0f} in all {r.work(n)/1e12:7.1f} T  seed {seed}  {r.name} · {why}")
+    print('By multiply-adds, at the speed of the long runs on two cores with bf16. Without it, four times as long.')
+
+
+def save(record, file):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with locked(file.with_name(f'.{file.name}')): save_record(record, file)   # another process may save now
+    print(f"{record['name']}, seed {record['seed']}: {100*record['acc_last']:.2f} %, {100*record['acc_tta']:.2f} % with the mirror image, "
+          f"on {record['evaluated_on']}, {record['macs']/1e12:.1f} T, {record['hours']:.2f} h", flush=True)
+
+
+def run_one(args, r, seed, sets, final):
+    folder = args.runs/f"{'final' if final else 'held'}-{''.join(c if c.isalnum() else '_' for c in r.name)}-seed{seed}"
+    print(f'{r.name}, seed {seed}: {torch.get_num_threads()} threads, checkpoints in {folder}', flush=True)
+    return run_speedrun(r, seed, sets, final, [CheckpointCB(folder, monitor=None)], resume=True).record
+
+
+def main():
+    args = arguments()
+    runs, loaded = todo(args), {}
+    if args.estimate: return show_estimate(args, runs)
+    def sets(r):
+        if r.data not in loaded: loaded[r.data] = tasks[r.data]['load'](*[args.data] if args.data else [])
+        return loaded[r.data]
+    try:
+        if args.kind == 'seconds':
+            for seed in args.seeds:
+                left = [o for o in runs if o[0] == seed and not o[4]]
+                # in turn and in one process, so that the plain recipe meets the same machine
+                rs = [r for _, r, *_ in left]
+                if not rs: continue
+                if reference not in rs: rs.append(reference)
+                for rec in race(rs, (.9, .915), seed, sets(rs[0])): save(rec | dict(why='race'), args.results/'records_seconds.json')
+            return
+        for seed, r, why, file, done in runs:
+            if not done: save(run_one(args, r, seed, sets(r), args.kind == 'records') | dict(why=why), file)
+    except (DataError, ValueError) as e: sys.exit(f'run_records: {e}')
+    print(f'All {len(runs)} runs are finished.')
+
+
+if __name__ == '__main__': main()
