@@ -99,6 +99,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--sources', type=Path, metavar='DIR', help='only write the sources of the pages there, for Quarto')
     p.add_argument('--finish', '--localise', type=Path, metavar='DIR', help='only do the last steps on this built site')
+    p.add_argument('--quick', action='store_true', help='train the networks of the live figures on a few pictures only, as a test does')
     args, cfg = p.parse_args(), get_config()
     if args.sources:
         if args.sources.exists(): sys.exit(f"--sources {args.sources}: expected a folder that is not there yet; remove it first")
@@ -108,7 +109,7 @@ def main():
     cache = cfg.config_path/'.venv/share/slowai'
     left = localise(docs, cache)
     pictures(docs)
-    bad += live.place(docs, cache, cfg.lib_path)
+    bad += live.place(docs, cache, cfg.lib_path, args.quick)
     named(docs)
     undate(docs)
     if args.finish: notebooks(docs, sorted(nbglob(as_path=True)))

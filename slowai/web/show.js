@@ -3,7 +3,7 @@ import {drawMaps} from './maps.js';
 import {top} from './network.js';
 
 export const make = (tag, props = {}, ...inside) => { const o = Object.assign(document.createElement(tag), props); o.append(...inside); return o; };
-export const percent = p => p >= .9995 ? '100 %' : `${(100 * p).toFixed(1)} %`;
+export const percent = p => p >= .9995 ? '100\u00a0%' : `${(100 * p).toFixed(1)}\u00a0%`;
 
 // A canvas that a screen reader calls by name
 export function picture(name) {

@@ -11,11 +11,8 @@ const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-ru
   '--disable-component-update', '--disable-sync', '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1'];
 const AT_ONCE = 2, MAX_BYTES = 2e6, JOB_MS = 900_000;
 const DESK = {viewport: {width: 1280, height: 800}, reducedMotion: 'reduce', colorScheme: 'light'};
-const MODES = {
-  light: DESK,
-  dark: {...DESK, colorScheme: 'dark'},
-  phone: {...DESK, viewport: {width: 360, height: 740}, isMobile: true, hasTouch: true, deviceScaleFactor: 2},
-};
+const PHONE = {...DESK, viewport: {width: 360, height: 740}, isMobile: true, hasTouch: true, deviceScaleFactor: 2};
+const MODES = {light: DESK, dark: {...DESK, colorScheme: 'dark'}, phone: PHONE, dark_phone: {...PHONE, colorScheme: 'dark'}};
 
 
 // Milliseconds after which something counts as never coming: what a page loads, and what it does after a click. No sound page waits for them,
@@ -23,8 +20,8 @@ const MODES = {
 const patience = page => /-broken-/.test(page.start) ? [20_000, 5000] : [120_000, 60_000];
 
 // Until `ask` says yes; false if that doesn't come
-async function soon(page, ask) {
-  for (const until = Date.now() + patience(page)[1]; ;) {
+async function soon(page, ask, wait = patience(page)[1]) {
+  for (const until = Date.now() + wait; ;) {
     if (await ask()) return true;
     if (Date.now() > until) return false;
     await page.waitForTimeout(100);
@@ -244,7 +241,9 @@ const contrast = (page, within = 'body', ink = false) => page.evaluate(([within,
   return Object.entries(found).map(([k, v]) => `${k}, ${v.length} times, such as '${v[0]}'`);
 }, [within, ink]);
 
+// The page that was looked at on a phone, as wide as on a desk
 async function dark(page) {
+  await page.setViewportSize(DESK.viewport);
   const bg = await brightness(page);
   if (bg > 0.2) return [`a browser set to dark sees a page of brightness ${bg.toFixed(2)}`];
   return [...await contrast(page), ...(await images(page)).filter(o => /broken/.test(o))];
@@ -480,10 +479,13 @@ async function phone_menu(page) {
     return at && o.contains(at) && o.pathname !== location.pathname && list.length > 4;
   }));
   let link = (await other()).asElement();
-  for (const o of await toggles.all()) {
-    if (link) break;
-    await o.tap();
-    await soon(page, async () => (link = (await other()).asElement()));
+  const all = await toggles.all(), late = Date.now() + patience(page)[1];
+  for (let wait = 1000; !link && all.length && Date.now() < late; wait *= 2) {   // one button of several opens it; each gets its time, and then more
+    for (const o of all) {
+      await o.tap();
+      await soon(page, async () => (link = (await other()).asElement()), wait);
+      if (link) break;
+    }
   }
   if (!link) return ['no button opens the list of pages'];
   await link.tap();
@@ -496,8 +498,7 @@ async function phone_menu(page) {
 // What is only looked at shares a context, and with it the browser's cache, with all other pages; what a reader does starts from a new one
 const LOOK = {
   light: {console: logged, requests: failed, hosts, facts, images, tables, mathematics, headings, axe, contrast, weight},
-  dark: {dark},
-  phone: {phone},
+  dark_phone: {phone, dark},
 };
 const DO = {
   light: {keyboard, search, search_keys, scheme, folding, switching, copying},

@@ -7,8 +7,9 @@ const said = page => box(page).locator('output').last().innerText();
 const play = (page, name) => page.locator(`figure[data-live=${name}] + .sl-play-row button`);
 
 // A page of the site with one of its figures at work
-async function start(where, name, mode = DESK, prepare = null) {
+async function start(where, name, mode = DESK, prepare = null, drawn = null) {
   const page = await open(held.job.url + where, mode, prepare);
+  if (drawn !== null) await page.route('**/manifest.json', async o => o.fulfill({json: {...await (await o.fetch()).json(), drawn}}));
   const heavy = await page.evaluate(() => performance.getEntriesByType('resource').filter(o => /wasm|onnx|live\/web\/.*js/.test(o.name)).length);
   if (heavy) page.wrong.push('the figure is fetched before anybody asks');
   await play(page, name).click();
@@ -116,7 +117,8 @@ const CHECKS = {
     const bad = [];
     for (const [where, name] of figures) {
       for (const mode of [DESK, PHONE]) {   // the phone is dark
-        const page = await start(where, name, mode), which = mode === PHONE ? 'phone' : 'desk';
+        const drawn = mode === PHONE, page = await start(where, name, mode, null, drawn), which = mode === PHONE ? 'phone' : 'desk';
+        if ((await box(page).innerText()).includes('These are drawn shapes') !== drawn) bad.push(`${name}: drawn shapes are ${drawn ? 'taken' : 'given'} for what they are not`);
         bad.push(...(await axe(page, '.sl-live')).map(o => `${name}, ${which}: ${o}`));
         const wide = await page.evaluate(() => document.scrollingElement.scrollWidth - innerWidth);
         if (wide > 0) bad.push(`${name}, ${which}: ${wide} pixels stick out`);

@@ -1,4 +1,5 @@
 "Pictures of every kind that a reader may bring, drawn: {file name: bytes}"
+from functools import cache
 from io import BytesIO
 
 import numpy as np
@@ -73,6 +74,7 @@ def others(rng):
         yield f'{size[0]}x{size[1]}.bmp', saved(drawn(rng, size), 'BMP')
 
 
+@cache
 def corpus(seed=0, kinds=(jpegs, pngs, others)):
     rng = np.random.default_rng(seed)
     return {name: raw for f in kinds for name, raw in f(rng)}

@@ -2,6 +2,7 @@
 import json
 import shutil
 import subprocess
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 
@@ -72,6 +73,7 @@ def demos(needs, tmp_path_factory):
     return root, nets
 
 
+@cache
 def strange():
     "Files that are no ordinary pictures"
     def png(im, **kwargs):
@@ -98,7 +100,7 @@ def cmyk():
 def wanted(
     root, # the folder that is served
     nets, # {name: classifier}
-    kinds, # of pictures
+    kinds, # of pictures, a tuple
 ):
     "What predict says of the pictures: [page, file, probabilities, what was done to it]"
     for demo in 'gray', 'tiny', 'timm':
@@ -120,7 +122,7 @@ def report(demos, request):
     "What each check that is asked for finds wrong: {check: [words]}"
     root, nets = demos
     args = dict(ways_in=dict(demo='gray', pictures=SOME), keyboard=dict(demo='gray'), strange=dict(demo='gray', says=SAYS, good=SOME[0]),
-        responsive=dict(demo='gray', picture='forty.png'), memory=dict(demo='gray', pictures=sorted(corpus(kinds=[pngs])), most=60),
+        responsive=dict(demo='gray', picture='forty.png'), memory=dict(demo='gray', pictures=sorted(corpus(kinds=(pngs,))), most=60),
         names=dict(demo='names', picture=SOME[0], classes=NAMES), from_file=dict(folder=str(root/'gray')), old_browser=dict(demo='gray'),
         everybody=dict(demo='gray', pictures=SOME), speed=dict(demos=['gray', 'tiny'], pictures=SOME))
     equal = dict(equal_jpeg_png=(jpegs, pngs), equal_others=(others,))

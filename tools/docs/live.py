@@ -45,11 +45,13 @@ def made(
     figure, # one of `weights.FIGURES`
     cache, # a folder that outlives the build
     package, # the folder of the package
+    quick=False, # train on a thousand pictures? Enough for a test, not for a reader
 ):
     "The folder with a figure's data: made now, unless it is there already"
     from . import weights
     load, make = weights.FIGURES[figure]
     sets = load()
+    if quick: sets = {k: s.subset(slice(None, None, max(1, len(s)//1000))) for k, s in sets.items()}
     folder = cache/f'live-{figure}-{key_of(figure, sets, package)}'
     if folder.exists(): return folder
     print(f'{figure}: made for the first time, which may take a minute', flush=True)
@@ -66,6 +68,7 @@ def possible(
     names, # of figures
     cache, # a folder that outlives the build
     package, # the folder of the package
+    quick, # as for `made`
 ):
     "Those of them that can be had here: {name: folder with its data}, and the engine. What can't is said, and stays a picture"
     from slowai.browser import get_engine
@@ -74,7 +77,7 @@ def possible(
     except DataError as e: return print(f'the live figures stay pictures: {e}') or ({}, None)
     have = {}
     for o in names:
-        try: have[o] = made(o, cache, package)
+        try: have[o] = made(o, cache, package, quick)
         except DataError as e: print(f'the live figure {o} stays a picture: {e}')
     return have, engine
 
@@ -83,6 +86,7 @@ def place(
     docs, # a built site
     cache, # a folder that outlives the build
     package, # the folder of the package
+    quick=False, # as for `made`
 ):
     "Put into a site what its live figures need. Returns what is wrong"
     pages = {p: p.read_text(encoding='utf-8') for p in sorted(docs.rglob('*.html'))}
@@ -92,7 +96,7 @@ def place(
 
     from . import weights
     asked = {o for text in pages.values() for o in WANTED.findall(text)}
-    have, engine = possible(sorted(asked & weights.FIGURES.keys()), cache, package)
+    have, engine = possible(sorted(asked & weights.FIGURES.keys()), cache, package, quick)
     if have:
         copy_page(docs/'live', engine, page=False)
         for o in FIGURES.iterdir(): shutil.copy(o, docs/'live')

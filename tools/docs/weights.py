@@ -49,6 +49,13 @@ def save(
     (folder/'pictures.bin').write_bytes(pictures.numpy().tobytes())
 
 
+def is_drawn(
+    sets, # pictures to train on and to test with
+):
+    "Do drawn shapes stand in for a data set that could not be had? The figure says so"
+    return sets['train'].name == 'shapes'
+
+
 def first_of_each(
     s, # pictures
     n, # of each class
@@ -71,7 +78,8 @@ def windows(
     fit(net, train, sets['test'].subset(slice(1000)), 2, report=lambda line: None)
     learnt = max(net[0][0].weight.detach()[:, 0], key=lambda k: k.abs().sum())
     learnt = [round(o, 2) for o in (learnt/learnt.abs().max()).flatten().tolist()]
-    save(folder, dict(learnt=learnt, names=[train.classes[i] for i in sets['test'].labels[some]]), sets['test'].images[some])
+    about = dict(learnt=learnt, names=[train.classes[i] for i in sets['test'].labels[some]], drawn=is_drawn(sets))
+    save(folder, about, sets['test'].images[some])
 
 
 # ---- Residual networks
@@ -113,7 +121,8 @@ def skips(
     pictures, labels = test.images[some], test.labels[some].tolist()
     with torch.no_grad(): maps = module(pictures[:1], ways[0])[1:]
     layers = [dict(type='block', channels=m.shape[1], height=m.shape[2], width=m.shape[3], output=f'maps{i}') for i, m in enumerate(maps)]
-    about = dict(classes=train.classes, names=[train.classes[i] for i in labels], labels=labels, layers=layers, blocks=n)
+    about = dict(classes=train.classes, names=[train.classes[i] for i in labels], labels=labels, layers=layers, blocks=n,
+        drawn=is_drawn(sets))
     save(folder, about, pictures, module, ways, ['probabilities', *(o['output'] for o in layers)])
 
 
@@ -192,7 +201,7 @@ def memory(
     labels = test.labels[pictures].tolist()
     gaps = [b - a for a, b in zip(right[::2], right[1::2])]
     about = dict(classes=test.classes, names=[test.classes[i] for i in labels], labels=labels, layers=[], steps=snaps.steps,
-        right=right, n_test=len(test), first=max(range(len(gaps)), key=gaps.__getitem__))
+        right=right, n_test=len(test), drawn=is_drawn(sets), first=max(range(len(gaps)), key=gaps.__getitem__))
     save(folder, about, test.images[pictures], module, ways)
 
 

@@ -1,5 +1,5 @@
 // A network at several moments of a training, each with its norms' memory as it was and measured anew: the same pictures, two columns of answers
-import {data, latest, pixelsOf, slider} from './parts.js';
+import {data, latest, pixelsOf, slider, standIn} from './parts.js';
 import {Network, top} from './web/network.js';
 import {drawSeen} from './web/maps.js';
 import {make, percent, picture} from './web/show.js';
@@ -40,7 +40,7 @@ export async function figure(box, folder) {
     return make('tr', {}, make('th', {scope: 'row'}, canvas), ...cells[i]);
   });
   const note = 'A small relative of the page’s failing network: its recipe, with fewer channels, classes and steps, trained when this site was built.';
-  box.replaceChildren(moment, make('p', {className: 'sl-quiet', textContent: note}), make('table', {className: 'sl-memory'},
+  box.replaceChildren(...standIn(about), moment, make('p', {className: 'sl-quiet', textContent: note}), make('table', {className: 'sl-memory'},
     make('caption', {textContent: 'The same pictures, which the network was not trained on, and the same weights'}),
     make('thead', {}, make('tr', {}, th('picture', 'col'), ...MEMORIES.map(o => th(o, 'col')))),
     make('tbody', {}, row(`right of ${about.n_test}`, all), row('right of these', sums), ...rows)));

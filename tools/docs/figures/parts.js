@@ -22,6 +22,10 @@ export function pixelsOf(planes, {size: [height, width], channels}) {
   return {width, height, channels, data};
 }
 
+// A sentence, where drawn shapes stand in for the pictures that the text speaks of
+export const standIn = about => about.drawn ? [make('p', {className: 'sl-quiet',
+  textContent: 'These are drawn shapes: where this site was built, the pictures that the page speaks of could not be had.'})] : [];
+
 let groups = 0;
 // One of many small pictures: a group of radio buttons, one stop for the Tab key
 export function choice(legend, pictures, names, about, picked) {

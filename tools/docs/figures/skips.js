@@ -1,5 +1,5 @@
 // A trained residual network: a picture goes in, or is drawn; its maps, layer by layer, and its answer; and a switch that takes skips away
-import {choice, choose, data, latest, pixelsOf, select} from './parts.js';
+import {choice, choose, data, latest, pixelsOf, select, standIn} from './parts.js';
 import {Network, top} from './web/network.js';
 import {drawSeen} from './web/maps.js';
 import {pen} from './web/pen.js';
@@ -51,7 +51,7 @@ export async function figure(box, folder) {
   const some = choice(`${pictures.length} test pictures`, pictures, about.names, about, i => { Object.assign(now, {pixels: pixelsOf(pictures[i], about), i}); look(); });
   const way = select('Skips', all.map(([name], i) => [i, name]), v => { now.way = +v; look(); count(); });
   const note = 'The residual network of these pages, trained when this site was built, on a part of the pictures and for one epoch only.';
-  box.replaceChildren(make('p', {className: 'sl-quiet', textContent: note}), some, way, make('div', {className: 'sl-row'}, make('div', {}, make('p', {className: 'sl-quiet', textContent: 'or draw: '}, clear), canvas),
+  box.replaceChildren(...standIn(about), make('p', {className: 'sl-quiet', textContent: note}), some, way, make('div', {className: 'sl-row'}, make('div', {}, make('p', {className: 'sl-quiet', textContent: 'or draw: '}, clear), canvas),
     make('div', {}, make('p', {className: 'sl-quiet', textContent: 'what it sees'}), seen),
     make('div', {className: 'sl-answer'}, make('p', {className: 'sl-quiet', textContent: 'what it says'}), answer, said)), score,
   make('p', {className: 'sl-quiet', textContent: 'Of each layer the eight maps that differ most from place to place, each from its own least (dark) to its own most (bright).'}), layers);

@@ -1,5 +1,5 @@
 // A window of nine numbers, slid over a picture: what it answers everywhere, and the sum of products at one place
-import {choice, choose, data, select, slider, upload} from './parts.js';
+import {choice, choose, data, select, slider, standIn, upload} from './parts.js';
 import {openPicture} from './web/picture.js';
 import {fitPicture} from './web/resize.js';
 import {make, picture} from './web/show.js';
@@ -101,7 +101,7 @@ export async function figure(box, folder) {
   }
   const some = choice('Picture', pictures, about.names, about, i => take(pictures[i], W, H));
   const grid = make('fieldset', {className: 'sl-window'}, make('legend', {textContent: 'Nine numbers, to be changed'}), ...cells);
-  box.replaceChildren(some, upload('or one of your own', own), trouble, make('div', {className: 'sl-row'}, preset, grid),
+  box.replaceChildren(...standIn(about), some, upload('or one of your own', own), trouble, make('div', {className: 'sl-row'}, preset, grid),
     make('div', {className: 'sl-row'}, seen, found), scale, make('div', {className: 'sl-row'}, row, column), sum);
   choose(some, 0);
   const first = answers(pictures[0], W, H, now.k), place = first.indexOf(first.reduce((a, b) => Math.max(a, b)));
