@@ -14,10 +14,8 @@ import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
 from importlib import import_module
 from importlib.resources import files
-from importlib.util import find_spec
 from pathlib import Path
 
 # %% ../nbs/12_browser.ipynb #ef0883ed
@@ -28,11 +26,11 @@ from torch import nn
 
 # %% ../nbs/12_browser.ipynb #8b595d52
 from .checks import DataError, as_command, readable
-from .export import Deployed, without_notes
+from .export import Deployed, need_packages, on_cpu, without_notes
 from .files import as_path, cache_folder, write_atomically
 from .folders import picture_files
 from .hooks import Hook
-from .inference import Classifier, load_model
+from .inference import Classifier, as_classifier
 from .pictures import open_picture
 
 # %% ../nbs/12_browser.ipynb #c05212e1
@@ -56,10 +54,11 @@ def _parts(model):
 
 # %% ../nbs/12_browser.ipynb #851c7e50
 def map_layers(
-    clf:Classifier, # the network is asked about one black picture
+    clf:Classifier, # a copy of its network is asked about one black picture
 )->list[dict]: # module, type, channels, height, width of each layer that gives maps
     "The layers of a network whose outputs are maps (N, C, H, W) of more than one place"
-    deployed, parts = Deployed(clf), _parts(clf.model)
+    deployed = Deployed(on_cpu(clf))
+    parts = _parts(deployed.model)
     black = torch.zeros(1, clf.c_in, *clf.size, dtype=torch.uint8)
     with _caught(parts) as found, torch.no_grad(): deployed(black)
     maps = {k: v for k,v in found.items()
@@ -82,10 +81,6 @@ class WithMaps(nn.Module):
         return (probs, *(found[k] for k in self.names))
 
 # %% ../nbs/12_browser.ipynb #ff0c6283
-def _need_onnx():
-    missing = [o for o in ('onnx', 'onnxscript', 'onnxruntime') if find_spec(o) is None]
-    if missing: raise DataError(f"this needs {', '.join(missing)}: pip install {' '.join(missing)}")
-
 def _same(raw, module, inputs, atol=1e-3):
     "Raise unless a graph and the module agree, maps by their own size"
     run = import_module('onnxruntime').InferenceSession(raw, providers=['CPUExecutionProvider']).run
@@ -103,7 +98,7 @@ def graph_of(
     outputs:Sequence, # their names
 )->bytes:
     "An ONNX graph of a module, checked against it on the examples"
-    _need_onnx()
+    need_packages('onnx', 'onnxscript', 'onnxruntime')
     program = torch.onnx.export(module, tuple(inputs.values()), dynamo=True, verbose=False,
         input_names=[*inputs], output_names=[*outputs])
     raw = without_notes(program.model_proto).SerializeToString()
@@ -116,9 +111,7 @@ def onnx_with_maps(
     layers:Sequence, # what `map_layers` found
 )->bytes: # uint8 'pictures' (1, C, H, W) to 'probabilities' and 'maps0', 'maps1', …
     "An ONNX graph whose outputs include the layers' maps, checked against the network"
-    cpu = Classifier(deepcopy(clf.model).cpu().to(memory_format=torch.contiguous_format),
-        clf.arch, clf.classes, clf.norm, clf.size)
-    module = WithMaps(cpu, [o['module'] for o in layers]).eval()
+    module = WithMaps(on_cpu(clf), [o['module'] for o in layers]).eval()
     gen = torch.Generator().manual_seed(0)
     shape = (1, clf.c_in, *clf.size)
     pictures = torch.randint(0, 256, shape, dtype=torch.uint8, generator=gen)
@@ -197,12 +190,22 @@ def _web(): return Path(files('slowai')/'web')
 def _examples(pictures):
     "Picture files, out of paths of files and folders; each must be readable"
     found = []
-    for o in map(Path, pictures):
+    for o in map(as_path, pictures):
         inside = picture_files(o) if o.is_dir() else [o]
         if not inside: raise DataError(f"pictures: the folder {o} holds none")
         found += inside
     for o in found: open_picture(o, (1, 1))
     return found
+
+# %% ../nbs/12_browser.ipynb #a9c61e20
+def _put_examples(given, out):
+    "Copy pictures into a page's folder, in place of a former page's; what it is to know of them"
+    new = [(f'pictures/{i}{o.suffix.lower()}', readable(o.stem), o.read_bytes())
+        for i,o in enumerate(given)]
+    for o in (out/'pictures').glob('*'):
+        if o.stem.isdigit(): o.unlink()   # any other name is not ours
+    for file,_,raw in new: write_atomically(out/file, raw)
+    return [dict(file=file, name=name) for file,name,_ in new]
 
 # %% ../nbs/12_browser.ipynb #65fe6d6d
 def copy_page(
@@ -238,13 +241,10 @@ def make_demo(
     engine:str|Path|None=None, # onnxruntime-web's folder dist; None: from the cache, or by npm
 )->Path: # of index.html
     "Turn a network into a static page that runs it in the reader's browser"
-    clf, out = clf if isinstance(clf, Classifier) else load_model(clf), _check_out(out)
+    clf, out = as_classifier(clf), _check_out(out)
     given, engine, layers = _examples(pictures), get_engine(engine), map_layers(clf)
-    raw, shown = onnx_with_maps(clf, layers), []
-    for i,o in enumerate(given):
-        shown.append(dict(file=f'pictures/{i}{o.suffix.lower()}', name=readable(o.stem)))
-        write_atomically(out/shown[-1]['file'], o.read_bytes())
-    manifest = demo_manifest(clf, layers, shown, title, len(raw))
+    raw = onnx_with_maps(clf, layers)
+    manifest = demo_manifest(clf, layers, _put_examples(given, out), title, len(raw))
     copy_page(out, engine)
     write_atomically(out/'model.onnx', raw)
     write_atomically(out/'manifest.json', json.dumps(manifest, indent=1) + '\n')
@@ -259,7 +259,8 @@ def demo_command(
     engine:str=None, # folder dist of the npm package onnxruntime-web; left out: fetched once by npm
 ):
     "Make a static page that runs a saved network in the browser of whoever opens it"
-    page = make_demo(model, out, list(pictures or ()), title, engine)
+    try: page = make_demo(model, out, list(pictures or ()), title, engine)
+    except ImportError as e: raise DataError(str(e)) from e   # a line, not a traceback
     size = sum(o.stat().st_size for o in page.parent.rglob('*') if o.is_file())
     print(f"wrote {page} and what it needs, {size/1e6:.0f} MB; to look at it: "
         f"python3 -m http.server -d {page.parent}, then open http://localhost:8000")

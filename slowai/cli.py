@@ -109,11 +109,12 @@ def keep_former(
     (out/'checkpoints').mkdir(exist_ok=True)
     lock = FolderLock(out/'checkpoints')
     lock.acquire(0)   # unless somebody is at work there
-    former = next(o for i in count(1) if not (o := out/f'former-{i}').exists())
-    former.mkdir()
-    for o in _written:
-        if (out/o).exists(): (out/o).rename(former/o)
-    lock.release()
+    try:
+        former = next(o for i in count(1) if not (o := out/f'former-{i}').exists())
+        former.mkdir()
+        for o in _written:
+            if (out/o).exists(): (out/o).rename(former/o)
+    finally: lock.release()
     print(f'{out} holds a finished run; it is kept in {former}', flush=True)
     return former
 
@@ -122,15 +123,15 @@ def save_run(
     out:Path, # an existing folder
     learn:TrainLearner, # after its fit, with a network that `build_model` has built
 ):
-    "Write metrics.json, loss.png, and the network (model.safetensors, and model.json for people)"
+    "Write the network (model.safetensors, and model.json for people), metrics.json and loss.png"
+    save_model(Classifier.of(learn), out)
+    write_atomically(out/'metrics.json', json.dumps(learn.record, indent=1) + '\n')
     fig = next(cb for cb in learn.cbs if isinstance(cb, ProgressCB)).plot_losses().figure
     fig.tight_layout()
     png = BytesIO()
     fig.savefig(png, dpi=100, metadata={'Software': None})
     plt.close(fig)
     write_atomically(out/'loss.png', png.getvalue())
-    write_atomically(out/'metrics.json', json.dumps(learn.record, indent=1) + '\n')
-    save_model(Classifier.of(learn), out)
     print(f'wrote metrics.json, loss.png and model.safetensors to {out}')
 
 # %% ../nbs/14_cli.ipynb #ea246426
@@ -146,8 +147,9 @@ def _optimizer(model):
     return partial(torch.optim.AdamW, eps=1e-5) if model.startswith('tiny_') else torch.optim.AdamW
 
 def _augmentation(dls):
-    tfm = dls.batch_tfm['train'] if isinstance(dls.batch_tfm, dict) else None
-    return None if tfm is None else tfm.kind if isinstance(tfm, Augment) else 'trivial'
+    tfm = dls.batch_tfm['train'] if isinstance(dls.batch_tfm, dict) else dls.batch_tfm
+    if tfm is None or isinstance(tfm, Normalize): return None
+    return tfm.kind if isinstance(tfm, Augment) else 'trivial'
 
 def _fit(dls, model, net, cbs, train_func, **kwargs):
     "Summarise and train `net`; the learner"
@@ -174,6 +176,7 @@ def _source(model, pretrained, weights):
 def _loaders(source, data, bs, seed, augment, size, *args):
     "The pictures as the weights know them, if there are any"
     if source and size is None and data not in data_sources: size = source.size
+    if source and data == 'tiny_imagenet': augment = augment or 'trivial'   # with their numbers
     dls = get_dls(data, bs, seed, augment, size, *args)
     c_in = dls.splits['train'].images.shape[1]
     return with_norm(dls, source.normalize(c_in)) if source else dls

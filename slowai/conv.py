@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['no_float64', 'conv_out_size', 'conv2d_loop', 'conv2d_unfold', 'default_device', 'check_device', 'device_of',
-           'synchronize', 'has_float64', 'to_device', 'conv', 'simple_cnn', 'accuracy', 'fit']
+           'synchronize', 'has_float64', 'to_device', 'conv', 'simple_cnn', 'has_nan', 'is_right', 'accuracy', 'fit']
 
 # %% ../nbs/01_conv.ipynb #a8d6e8f1
 from collections.abc import Callable, Mapping
@@ -156,6 +156,16 @@ def simple_cnn(
         conv(32, 64), conv(64, n_outputs, act=False)]
     return nn.Sequential(*layers, nn.Flatten())
 
+# %% ../nbs/01_conv.ipynb #5e1a0f01
+def has_nan(preds): return preds.isnan().any(1)
+
+def is_right(
+    preds:torch.Tensor, # scores (N, n_classes)
+    y:torch.Tensor, # labels, int64 (N,)
+)->torch.Tensor: # bool (N,)
+    "Is the highest score at the label? Not where one is NaN, the highest of all to `argmax`"
+    return (preds.argmax(1) == y) & ~has_nan(preds)
+
 # %% ../nbs/01_conv.ipynb #528e8dbb
 def accuracy(
     preds:torch.Tensor, # scores (N, n_classes)
@@ -168,8 +178,7 @@ def accuracy(
         raise ValueError(f"preds: expected ({len(y)}, n_classes), got {tuple(preds.shape)}")
     if len(y) and not 0 <= y.min() <= y.max() < preds.shape[1]:
         raise ValueError(f"y: expected labels 0 … {preds.shape[1] - 1}, got {y.min()} … {y.max()}")
-    # for argmax NaN is the highest of all
-    return ((preds.argmax(1) == y) & ~preds.isnan().any(1)).float().mean()
+    return is_right(preds, y).float().mean()
 
 # %% ../nbs/01_conv.ipynb #5d932018
 def _check_fit(model, train, epochs, bs):

@@ -19,6 +19,7 @@ from .conv import device_of
 from .data import ImageSet
 from .learner import Callback, Learner
 from .states import weights_of
+from .steps import FusedCB
 
 # %% ../nbs/05c_fingerprint.ipynb #771de1b6
 _scalar, _watch = (str, int, float, bool), ('monitor', 'min_delta')
@@ -90,9 +91,9 @@ def fingerprint(
 # %% ../nbs/05c_fingerprint.ipynb #c5ae89e5
 def circumstances(learn:Learner)->dict:
     "What may differ between two halves of a run at the price of the last bits"
-    bf16 = any(getattr(cb, 'on', False) is True for cb in learn.cbs)
+    fused = {isinstance(cb, FusedCB) for cb in learn.cbs if getattr(cb, 'on', False) is True}
     return {'device': device_of(learn.model).type, 'threads': torch.get_num_threads(),
-        'torch': str(torch.__version__), 'bf16': bf16}
+        'torch': str(torch.__version__), 'bf16': False in fused, 'kernels': True in fused}
 
 def differences(
     there:Mapping, # a fingerprint, or a part of one

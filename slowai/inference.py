@@ -382,17 +382,18 @@ def _in_folder(folder):
     if not files: raise DataError(f"{folder}: the folder holds no pictures{hint}")
     return files
 
-def _pictures(what, skipped, prepare, size):
+def _pictures(what, skipped, prepare, size, alone=True):
     "Yield (name, float (n, C, H, W), words) for whatever `predict` is given"
     if isinstance(what, (str, Path)) and as_path(what).is_dir():
         for o in _in_folder(as_path(what)):
-            try: yield readable(o.name), *prepare(open_picture(o, size))
-            except DataError as e: skipped[o.name] = str(e).replace(readable(o), readable(o.name))
+            name = readable(o.name if alone else o)
+            try: yield name, *prepare(open_picture(o, size))
+            except DataError as e: skipped[name] = str(e).replace(readable(o), name)
     elif isinstance(what, (str, Path)): yield readable(what), *prepare(open_picture(what, size))
     elif isinstance(what, Image.Image): yield 'picture', *prepare(what)
     elif isinstance(what, torch.Tensor): yield 'picture', *prepare(tensor_pictures(what))
     elif isinstance(what, Sequence):
-        for o in what: yield from _pictures(o, skipped, prepare, size)
+        for o in what: yield from _pictures(o, skipped, prepare, size, len(what) == 1)
     else:
         raise TypeError("what: expected a picture (PIL), a path, a folder, a tensor or a list of "
             f"these, got {type(what).__name__}")

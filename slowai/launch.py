@@ -110,10 +110,30 @@ def blame(
 def _die_with_parent():
     if sys.platform == 'linux': ctypes.CDLL(None).prctl(1, signal.SIGTERM)   # PR_SET_PDEATHSIG
 
-def _watch(ps, grace):
+def _start(cmd, processes, port):
+    "All of them, or none"
+    ps = []
+    try:
+        for i in range(processes):
+            env = {**os.environ, **place_of(i, processes, port)}
+            ps.append(subprocess.Popen(list(cmd), env=env, process_group=0,
+                preexec_fn=_die_with_parent))
+    except BaseException:
+        for p in ps: p.kill(); p.wait()
+        raise
+    return ps
+
+def _pass_on(came, ps):
+    while came:
+        n = came.pop(0)
+        for p in ps: p.send_signal(n)   # does nothing where it has ended
+
+# %% ../nbs/10_launch.ipynb #3c7de1a0
+def _watch(ps, grace, came):
     "Wait for all; when one has failed, the others get `grace` seconds, then SIGTERM, then SIGKILL"
     failed, ended = None, set()
     while any(p.poll() is None for p in ps):
+        _pass_on(came, ps)
         if failed is None and any(p.poll() for p in ps): failed = time.monotonic()
         late = 0 if failed is None else (time.monotonic() - failed)//grace
         for p in ps:
@@ -130,12 +150,9 @@ def launch(
 )->int: # exit status; 0 if all ended well
     "Run a command as several processes of one team, and say on stderr which one failed"
     check_count('processes', processes)
-    port = port or free_port()
-    ps = [subprocess.Popen(list(cmd), env={**os.environ, **place_of(i, processes, port)},
-        process_group=0, preexec_fn=_die_with_parent) for i in range(processes)]
-    pass_on = lambda n, frame: [p.send_signal(n) for p in ps if p.poll() is None]
-    old = {n: signal.signal(n, pass_on) for n in (signal.SIGINT, signal.SIGTERM)}
-    try: code, why = blame(_watch(ps, grace))
+    came, stops = [], (signal.SIGINT, signal.SIGTERM)
+    old = {n: signal.signal(n, lambda n, frame: came.append(n)) for n in stops}
+    try: code, why = blame(_watch(_start(cmd, processes, port or free_port()), grace, came))
     finally:
         for n,f in old.items(): signal.signal(n, f)
     if why: print(f'{why}; the job has ended', file=sys.stderr, flush=True)

@@ -20,7 +20,7 @@ from fastprogress.fastprogress import master_bar, progress_bar
 
 # %% ../nbs/02_metrics.ipynb #6b1f0a06
 from .checks import check_count
-from .conv import has_float64
+from .conv import has_float64, has_nan
 from .display import display_mode, format_row, metrics_table, show_figure, show_table
 from .learner import Callback, ignored_label, loss_weight
 
@@ -124,7 +124,7 @@ def _preds(self:MetricsCB, learn, y):
             f"{type(learn.preds).__name__}; wrap the network so that it returns the scores alone")
     preds = learn.preds.detach()
     if learn.training or preds.dim() != 2 or not preds.is_floating_point(): return preds
-    nan = preds.isnan().any(1)
+    nan = has_nan(preds)
     self.nans, self.n = self.nans + nan.sum(), self.n + len(preds)
     if y.dim() != 1 or y.is_floating_point(): return preds
     others = torch.arange(preds.shape[1], device=y.device) != y[:, None]
@@ -251,13 +251,14 @@ def plot_losses(self:ProgressCB,
 ):
     "The training loss of every batch and the evaluation loss of every epoch"
     if ax is None: ax = plt.subplots(figsize=(5, 2.8))[1]
-    ys = torch.stack(self.losses).float().cpu().numpy() if self.losses else []
+    ys = torch.stack(self.losses).float().cpu().numpy() if self.losses else np.empty(0)
     ax.plot(ys, lw=1, color='tab:blue', label='training, each batch')
     if self.evals:
         ax.plot(*zip(*self.evals), 'o-', color='tab:orange', label='evaluation, each epoch')
-    if len(ys):
-        ax.set_ylim(0, 1.1*max(np.quantile(ys[np.isfinite(ys)], .98),
-            *(l for _,l in self.evals), 0))
+    finite = ys[np.isfinite(ys)]
+    tops = [np.quantile(finite, .98)] if len(finite) else []
+    top = max(tops + [l for _,l in self.evals if math.isfinite(l)], default=0)
+    if top > 0: ax.set_ylim(0, 1.1*top)
     ax.set(xlabel='batches', ylabel='loss'); ax.legend()
     return ax
 

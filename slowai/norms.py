@@ -21,7 +21,7 @@ from torch import nn
 # %% ../nbs/02c_norms.ipynb #93093634
 from .batches import batches_in
 from .checks import check_count
-from .conv import device_of
+from .conv import device_of, is_right
 from .cpu import fused, settle
 from .learner import Callback, CancelBatchException
 from .states import restoring, restoring_draws
@@ -37,8 +37,6 @@ def set_eval_mode(model, batch_stats):
     for m in batch_norms(model): m.train(batch_stats)   # those that are frozen stay as they are
 
 # %% ../nbs/02c_norms.ipynb #a92511fe
-def _right(out, y): return ((out.argmax(1) == y) & ~out.isnan().any(1)).sum()   # NaN never is
-
 def evaluate(
     model:nn.Module, # left as it was
     batches, # an iterable of (images, labels), such as `dls['valid']`; -100: left out
@@ -54,7 +52,7 @@ def evaluate(
         for x,y in islice(batches, n_batches):
             x, y = x.to(device, memory_format=torch.channels_last), y.to(device)
             with fused(): out = settle(model(x)).float()
-            n, right, loss = (n + (y != -100).sum(), right + _right(out, y),
+            n, right, loss = (n + (y != -100).sum(), right + is_right(out, y).sum(),
                 loss + F.cross_entropy(out, y, reduction='sum'))   # which leaves -100 out, too
     if not (n := int(n)):
         raise ValueError("batches: expected at least one batch, got none; "

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from slowai.checks import DataError
+from slowai.files import locked
 from slowai.laboratory import arena, run_recipe
 from slowai.records import load_records, save_record
 from slowai.seventeen import full_size, gpu_minutes
@@ -77,7 +78,7 @@ def main():
             print(f'{len(left) - i} runs are left for the next call: ' + '; '.join(o.name for o in left[i:]))
             break
         record, _ = run_recipe(r, args.seed, sets, augment=preprocess_and_trivial_augment)
-        save_record(record, args.results)
+        with locked(args.results.with_name(f'.{args.results.name}')): save_record(record, args.results)   # another GPU may save now
         estimated += m
         print(f"{r.name}: held-out {100*record['acc_last']:.2f} %, evaluation {100*record['test_acc']:.2f} %", flush=True)
     else: print(f'All {len(runs)} runs are finished.')
