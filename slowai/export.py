@@ -96,6 +96,7 @@ def need_packages(
     if missing:
         raise ImportError(f"this needs {', '.join(missing)}: pip install {' '.join(missing)}")
 
+# %% ../nbs/07a_export.ipynb #572fc6f3
 def export_onnx(
     clf:Classifier|str|Path, # a classifier, or the path of a saved one
     path:str|Path, # such as 'model.onnx'

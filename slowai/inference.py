@@ -382,6 +382,7 @@ def _in_folder(folder):
     if not files: raise DataError(f"{folder}: the folder holds no pictures{hint}")
     return files
 
+# %% ../nbs/07_inference.ipynb #7ccd1115
 def _pictures(what, skipped, prepare, size, alone=True):
     "Yield (name, float (n, C, H, W), words) for whatever `predict` is given"
     if isinstance(what, (str, Path)) and as_path(what).is_dir():
