@@ -40,11 +40,12 @@ from slowai.learner import (
     CancelFitException,
     DeviceCB,
     Team,
+    loss_weight,
 )
 from .records import RecordCB
-from .shares import RankLoaders, other_dice
+from .shares import RankLoaders, indexed, other_dice
 from .states import plain_name
-from .steps import GradientAccumulationCB, MixedPrecisionCB
+from .steps import GradientAccumulationCB, MixedPrecisionCB, fill_narrow
 
 # %% ../nbs/11_distributed.ipynb #959137a3
 class AccelerateCB(Callback, Team, order=-40):
@@ -63,7 +64,7 @@ class AccelerateCB(Callback, Team, order=-40):
         self.processes,self.timeout,self.mixed_precision = processes,timeout,mixed_precision
         self.find_unused,self.sync_batchnorm = find_unused_parameters,sync_batchnorm
         self.accelerator = self.group = self.ddp = self.told = self.outer = None
-        self.busy = self.over = self.on = False
+        self.busy,self.over,self.on,self.hooks = False,False,False,[]
 
 # %% ../nbs/11_distributed.ipynb #67712343
 def _device_of(learn):
@@ -261,6 +262,7 @@ def before_fit(self:AccelerateCB, learn):
     learn.dls = RankLoaders(learn.dls, self)
     learn.predict = partial(self.forward, learn, learn.predict)
     learn.backward = partial(self.join, learn, learn.backward)
+    if self.on and self.accelerator.device.type == 'cpu': self.hooks = fill_narrow(learn.model)
     self.own_dice()
     for cb in learn.cbs:
         if isinstance(cb, RecordCB):
@@ -286,7 +288,7 @@ def check(self:AccelerateCB, learn):
     if self.sync_batchnorm and here.type == 'cpu':
         raise ValueError("sync_batchnorm: torch's SyncBatchNorm needs GPUs; leave it out on a CPU")
     dl = learn.dls['train']
-    if learn.will_train and isinstance(dl, DataLoader) and dl.batch_size:
+    if learn.will_train and isinstance(dl, DataLoader) and dl.batch_size and indexed(dl):
         self.check_batches(learn, dl)
 
 # %% ../nbs/11_distributed.ipynb #9c0b0a86
@@ -341,11 +343,13 @@ def forward(self:AccelerateCB, learn, predict):
 # %% ../nbs/11_distributed.ipynb #34a8d93a
 @patch
 def join(self:AccelerateCB, learn, backward):
-    "The backward pass: every image weighs the same, whoever has it"
-    n, self.met = len(learn.batch[1]), True
-    total = sum(o for o,_ in self.meet(f'a backward pass in {self.place(learn)}', n))
-    weight = n*self.size/total
+    "The backward pass: every image weighs what the loss lets it weigh, whoever has it"
+    n, self.met, unit = len(learn.batch[1]), True, 2**20   # whole numbers are exchanged
     adding = [cb for cb in learn.cbs if isinstance(cb, GradientAccumulationCB)]
+    w = n if adding else float(loss_weight(learn.loss_func, learn.batch[1]))
+    each = self.meet(f'a backward pass in {self.place(learn)}', n, round(w*unit))
+    total, all_weigh = map(sum, zip(*each))
+    weight = w*self.size*unit/max(all_weigh, 1)
     # it divides a sum by the images, and DDP has divided it by the processes
     for cb in adding: cb.images += total/self.size - n
     for cb in learn.cbs:
@@ -416,7 +420,9 @@ def cleanup_epoch(self:AccelerateCB, learn):
         self.meet('', code=_codes['epoch'])
 
 @patch
-def cleanup_fit(self:AccelerateCB, learn): self.tell(sys.exception())
+def cleanup_fit(self:AccelerateCB, learn):
+    while self.hooks: self.hooks.pop().remove()
+    self.tell(sys.exception())
 
 # %% ../nbs/11_distributed.ipynb #110c0001
 def team_cbs(

@@ -62,14 +62,14 @@ def plain(norm=False, drop=0.):
 
 
 def fit(net, out=None, cbs=(), bs=20, n_train=230, n_test=61, n_epochs=2, lr=.01, resume=False, team=True, timeout=30, processes=None,
-        opt_func=torch.optim.AdamW, **fit_args):
+        opt_func=torch.optim.AdamW, loss_func=F.cross_entropy, **fit_args):
     "One run; each process leaves what it computed in the file `out`"
     dls = shapes_dls(bs=bs, n_train=n_train, n_test=n_test, size=12)
     losses, steps = Losses(), n_epochs*len(dls['train'])
     sched = BatchSchedulerCB(torch.optim.lr_scheduler.OneCycleLR, max_lr=lr, total_steps=steps)
     own = [AccelerateCB(processes, timeout=timeout)] if team is True else [team] if team else []
     cbs = [*own, DeviceCB('cpu'), MetricsCB(accuracy=MulticlassAccuracy()), ProgressCB(), losses, sched, RecordCB('run'), *cbs]
-    learn = TrainLearner(net, dls, F.cross_entropy, lr=lr, opt_func=opt_func, cbs=cbs)
+    learn = TrainLearner(net, dls, loss_func, lr=lr, opt_func=opt_func, cbs=cbs)
     learn.fit(n_epochs, resume=resume, **fit_args)
     final = dict(model=net.state_dict(), threads=torch.get_num_threads(),
         losses=[float(o) for o in losses.seen], history=learn.metrics.history,
@@ -83,6 +83,11 @@ def fit(net, out=None, cbs=(), bs=20, n_train=230, n_test=61, n_epochs=2, lr=.01
 def same_loss(out, norm=False, pieces=1, team=True, n_epochs=5, **kwargs):
     set_seed(0)
     fit(plain(norm), out, [GradientAccumulationCB(pieces), GradientClipCB(1.)]*(pieces > 1), n_epochs=n_epochs, team=team, **kwargs)
+
+
+def weighted_loss(out, team=True):
+    "Classes of different weights, and one that is left out: the shares of a batch don't weigh the same"
+    same_loss(out, team=team, n_epochs=2, loss_func=nn.CrossEntropyLoss(torch.arange(1., 11), ignore_index=3))
 
 
 def exchanges(out, pieces):

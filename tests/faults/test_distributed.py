@@ -44,6 +44,14 @@ def test_loss_is_that_of_one_process(tmp_path, pieces):
     assert [f['threads'] for f in (one, *two)] == [1, 1, 1]   # to the end
 
 
+def test_classes_weigh_the_same_over_both(tmp_path):
+    one, = ok(team('weighted_loss', tmp_path/'one', size=1, team=False))
+    two = ok(team('weighted_loss', tmp_path/'two'))
+    np.testing.assert_allclose(two[0]['losses'], one['losses'], rtol=2e-5)
+    for f in two: np.testing.assert_allclose([r['loss'] for r in f['history']], [r['loss'] for r in one['history']], rtol=2e-5)
+    assert two[0]['images'] == one['images']
+
+
 def test_batchnorm_differs_within_bounds(tmp_path):
     one, = ok(team('same_loss', tmp_path/'one', size=1, team=False, norm=True))
     two, other = ok(team('same_loss', tmp_path/'two', norm=True))
