@@ -207,6 +207,10 @@ def _only(head, model):
         unfreeze(model); freeze(*held)
         for p,on in trained: p.requires_grad_(on)
 
+def _train_head(model, head, lr, n_epochs, cbs, **kwargs):
+    cbs = [cb for cb in cbs if not hasattr(cb, 'resume_point')]
+    with _only(head, model): train_1cycle(model, lr, n_epochs, cbs, **kwargs)
+
 # %% ../nbs/08a_finetune.ipynb #87d5d882
 def fine_tune(
     model:nn.Module, # with a new head, such as `Pretrained.network` gives
@@ -227,9 +231,7 @@ def fine_tune(
     if not body > 0: raise ValueError(f"body: expected a share of lr, above 0, got {body!r}")
     head, cbs = _head_of(model, head), check_cbs(extra_cbs)
     if head_epochs and not _begun(cbs, resume, model, dls, kwargs.get('device')):
-        kept = [cb for cb in cbs if not hasattr(cb, 'resume_point')]
-        with _only(head, model):
-            train_1cycle(model, lr, head_epochs, kept, dls=dls, opt_func=opt_func, **kwargs)
+        _train_head(model, head, lr, head_epochs, cbs, dls=dls, opt_func=opt_func, **kwargs)
     recorder, stats = train_1cycle(model, lr, n_epochs, cbs, dls=dls, resume=resume,
         opt_func=grouped(opt_func, head=head, body=body), **kwargs)
     recorder.learn.record['recipe'] |= dict(head_epochs=head_epochs, body=body)

@@ -385,7 +385,7 @@ def _repr_html_(self:Predictions):
     table = f"<table>{head}<tbody>{''.join(rows + more)}</tbody></table>"
     return table + ''.join(f'<div>skipped: {html.escape(w)}</div>' for w in self.skipped.values())
 
-# %% ../nbs/07_inference.ipynb #7ccd1114
+# %% ../nbs/07_inference.ipynb #b5e1047c
 def _in_folder(folder):
     suffixes, inside = (picture_suffixes(),
         sorted(o for o in folder.iterdir() if o.name[0] != '.'))
@@ -396,6 +396,7 @@ def _in_folder(folder):
     if not files: raise DataError(f"{folder}: the folder holds no pictures{hint}")
     return files
 
+# %% ../nbs/07_inference.ipynb #7ccd1114
 def _pictures(what, skipped, prepare, size, alone=True):
     "Yield (name, float (n, C, H, W), words) for whatever `predict` is given"
     if isinstance(what, (str, Path)) and as_path(what).is_dir():
@@ -459,9 +460,8 @@ def predict(
     found = _pictures(what, skipped, partial(_prepare, clf=clf, fit=fit or clf.fit), clf.size)
     answers = [(clf.probs(clf.norm(x.clone()), tta), x.round().clamp(0, 255).byte())
         for x in _in_batches(noted(found), bs)]
-    if not answers:
-        raise DataError("what: no picture could be "
-            f"read{': ' if skipped else ''}{_some(list(skipped.values()))}")
+    if not answers: raise DataError("what: no picture could be "
+        f"read{': ' if skipped else ''}{_some(list(skipped.values()))}")
     probs, images = map(torch.cat, zip(*answers))
     return Predictions(probs, clf.classes, k, images, sources, changes, skipped)
 
