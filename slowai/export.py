@@ -87,7 +87,7 @@ def without_notes(
     graph.ClearField('value_info')
     return graph_file
 
-# %% ../nbs/07a_export.ipynb #572fc6f2
+# %% ../nbs/07a_export.ipynb #6a3d9f08
 def need_packages(
     *packages:str, # names of modules
 ):
@@ -96,7 +96,7 @@ def need_packages(
     if missing:
         raise ImportError(f"this needs {', '.join(missing)}: pip install {' '.join(missing)}")
 
-# %% ../nbs/07a_export.ipynb #572fc6f3
+# %% ../nbs/07a_export.ipynb #572fc6f2
 def export_onnx(
     clf:Classifier|str|Path, # a classifier, or the path of a saved one
     path:str|Path, # such as 'model.onnx'

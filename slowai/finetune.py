@@ -7,6 +7,7 @@ __all__ = ['Pretrained', 'load_pretrained', 'without_prefix', 'with_norm', 'fine
 
 # %% ../nbs/08a_finetune.ipynb #160db568
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +25,9 @@ from .checks import DataError, check_count
 from .files import as_path
 from .folders import Augment
 from .hub import NotHereError, hub_files
-from .learner import check_cbs
+from .learner import DeviceCB, Learner, Team, check_cbs
 from .networks import build_model
-from .norms import freeze, unfreeze
+from .norms import freeze, is_held, unfreeze
 from .resnet import timm_model
 from .schedules import grouped, train_1cycle
 
@@ -188,17 +189,28 @@ def _head_of(model, head):
         f"got {head!r}; a timm network knows it by itself")
 
 # %% ../nbs/08a_finetune.ipynb #995f1eec
-def _begun(cbs, resume):
-    "Is there a checkpoint of the second part, so that the first is over?"
+def _begun(cbs, resume, model, dls, device=None):
+    "Is there a checkpoint of the second part, so that the first is over? All of a team agree"
+    if resume is not True: return bool(resume)
     folders = [cb.folder for cb in cbs if hasattr(cb, 'resume_point')]
-    return bool(resume) and (resume is not True or any(any(o.glob('*.pt')) for o in folders))
+    team = next((cb for cb in cbs if isinstance(cb, Team)), Team())
+    with team.together(Learner(model, dls, cbs=[DeviceCB(device), *cbs])):
+        return team.on_first(lambda: any(any(o.glob('*.pt')) for o in folders))
+
+@contextmanager
+def _only(head, model):
+    "The head alone is trained; afterwards all is as frozen as it was"
+    trained = [(p, p.requires_grad) for p in model.parameters()]
+    held = [m for m in model.modules() if is_held(m)]
+    freeze(model); unfreeze(head)
+    try: yield
+    finally:
+        unfreeze(model); freeze(*held)
+        for p,on in trained: p.requires_grad_(on)
 
 def _train_head(model, head, lr, n_epochs, cbs, **kwargs):
-    "The head alone; the other weights, and the norms' memory, stand still"
-    freeze(model); unfreeze(head)
     cbs = [cb for cb in cbs if not hasattr(cb, 'resume_point')]
-    try: train_1cycle(model, lr, n_epochs, cbs, **kwargs)
-    finally: unfreeze(model)
+    with _only(head, model): train_1cycle(model, lr, n_epochs, cbs, **kwargs)
 
 # %% ../nbs/08a_finetune.ipynb #87d5d882
 def fine_tune(
@@ -219,7 +231,7 @@ def fine_tune(
     check_count('n_epochs', n_epochs); check_count('head_epochs', head_epochs, 0)
     if not body > 0: raise ValueError(f"body: expected a share of lr, above 0, got {body!r}")
     head, cbs = _head_of(model, head), check_cbs(extra_cbs)
-    if head_epochs and not _begun(cbs, resume):
+    if head_epochs and not _begun(cbs, resume, model, dls, kwargs.get('device')):
         _train_head(model, head, lr, head_epochs, cbs, dls=dls, opt_func=opt_func, **kwargs)
     recorder, stats = train_1cycle(model, lr, n_epochs, cbs, dls=dls, resume=resume,
         opt_func=grouped(opt_func, head=head, body=body), **kwargs)

@@ -371,7 +371,7 @@ def _repr_html_(self:Predictions):
     table = f"<table>{head}<tbody>{''.join(rows + more)}</tbody></table>"
     return table + ''.join(f'<div>skipped: {html.escape(w)}</div>' for w in self.skipped.values())
 
-# %% ../nbs/07_inference.ipynb #7ccd1114
+# %% ../nbs/07_inference.ipynb #b5e1047c
 def _in_folder(folder):
     suffixes, inside = (picture_suffixes(),
         sorted(o for o in folder.iterdir() if o.name[0] != '.'))
@@ -382,7 +382,7 @@ def _in_folder(folder):
     if not files: raise DataError(f"{folder}: the folder holds no pictures{hint}")
     return files
 
-# %% ../nbs/07_inference.ipynb #7ccd1115
+# %% ../nbs/07_inference.ipynb #7ccd1114
 def _pictures(what, skipped, prepare, size, alone=True):
     "Yield (name, float (n, C, H, W), words) for whatever `predict` is given"
     if isinstance(what, (str, Path)) and as_path(what).is_dir():
@@ -413,6 +413,18 @@ def as_classifier(clf):
     raise TypeError("clf: expected a Classifier or the path of a saved one, "
         f"got {type(clf).__name__}; Classifier.of(learn, …) makes one")
 
+# %% ../nbs/07_inference.ipynb #4be80d63
+def _in_batches(xs, bs):
+    "Pictures (n, C, H, W) of many sources, `bs` at once"
+    waiting = []
+    for x in xs:
+        waiting.append(x.cpu())
+        if sum(map(len, waiting)) < bs: continue
+        parts = torch.cat(waiting).split(bs)
+        waiting = [o for o in parts if len(o) < bs]
+        yield from (o for o in parts if len(o) == bs)
+    if waiting: yield torch.cat(waiting)
+
 # %% ../nbs/07_inference.ipynb #dfe13386
 def predict(
     clf:Classifier|str|Path, # a classifier, or a folder or file that `save_model` wrote
@@ -425,19 +437,19 @@ def predict(
     "Say what is in pictures"
     check_count('k', k); check_count('bs', bs)
     if fit is not None: pick('fit', fit, fits)
-    clf, xs, sources, changes, skipped = as_classifier(clf), [], [], [], {}
-    for name,x,words in _pictures(what, skipped,
-            partial(_prepare, clf=clf, fit=fit or clf.fit), clf.size):
-        xs.append(x)
-        sources += [name] if len(x) == 1 else [f'{name} {i}' for i in range(len(x))]
-        changes += [words]*len(x)
-    if not xs:
-        raise DataError("what: no picture could be "
-            f"read{': ' if skipped else ''}{_some(list(skipped.values()))}")
-    xs = torch.cat([o.cpu() for o in xs])
-    probs = torch.cat([clf.probs(clf.norm(o.clone()), tta) for o in xs.split(bs)])
-    return Predictions(probs, clf.classes, k,
-        xs.round().clamp(0, 255).byte(), sources, changes, skipped)
+    clf, sources, changes, skipped = as_classifier(clf), [], [], {}
+    def noted(found):
+        for name,x,words in found:
+            sources.extend([name] if len(x) == 1 else [f'{name} {i}' for i in range(len(x))])
+            changes.extend([words]*len(x))
+            yield x
+    found = _pictures(what, skipped, partial(_prepare, clf=clf, fit=fit or clf.fit), clf.size)
+    answers = [(clf.probs(clf.norm(x.clone()), tta), x.round().clamp(0, 255).byte())
+        for x in _in_batches(noted(found), bs)]
+    if not answers: raise DataError("what: no picture could be "
+        f"read{': ' if skipped else ''}{_some(list(skipped.values()))}")
+    probs, images = map(torch.cat, zip(*answers))
+    return Predictions(probs, clf.classes, k, images, sources, changes, skipped)
 
 # %% ../nbs/07_inference.ipynb #b2d37528
 def predict_loader(

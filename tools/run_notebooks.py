@@ -20,6 +20,8 @@ from nbdev.doclinks import nbglob
 from nbdev.process import extract_directives
 from PIL import Image
 
+from slowai.files import write_atomically
+
 
 def skipped(
     cell, # a cell of a notebook
@@ -37,22 +39,6 @@ class Runner(NotebookClient):
 
     async def async_execute_cell(self, cell, cell_index, **kw):
         return cell if skipped(cell, self.flags) else await super().async_execute_cell(cell, cell_index, **kw)
-
-
-def write_atomically(
-    path, # the file to write
-    text, # all of it
-):
-    "Write a file whole or not at all: a new file beside it, forced to disk, then renamed over it"
-    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(tmp, 'w', encoding='utf-8') as f:
-            f.write(text)
-            f.flush()
-            os.fsync(f.fileno())
-        if path.exists(): tmp.chmod(path.stat().st_mode)
-        os.replace(tmp, path)
-    finally: tmp.unlink(missing_ok=True)
 
 
 def lighten(
@@ -99,13 +85,13 @@ def record(
     seconds, # how long it took
     slow, # did its `#| slow` cells run?
     where, # device and cores, as `circumstances` gives them
+    pages, # the names of all notebooks that there are; records of others go
 ):
     "Write down how long a page took, in place of its former run under the same circumstances"
     key = dict(page=page, slow=slow, **where)
     old = json.loads(path.read_text(encoding='utf-8')) if path.exists() else []
-    rows = [r for r in old if any(r[k] != v for k, v in key.items())] + [key | dict(seconds=round(seconds, 1))]
+    rows = [r for r in old if r['page'] in pages and any(r[k] != v for k, v in key.items())] + [key | dict(seconds=round(seconds, 1))]
     rows.sort(key=lambda r: (r['page'], r['device'], r['cores'], r['slow']))
-    path.parent.mkdir(exist_ok=True)
     write_atomically(path, '[\n' + ',\n'.join(json.dumps(r) for r in rows) + '\n]\n')
 
 
@@ -132,13 +118,13 @@ def main():
     # …and say nothing of themselves: no hint that ipywidgets is missing, no bars while something is fetched
     os.environ |= dict(JUPYTER_PREFER_ENV_PATH='1', HF_HUB_DISABLE_PROGRESS_BARS='1', TOKENIZERS_PARALLELISM='false',
                        PYTHONWARNINGS=','.join(filter(None, [os.environ.get('PYTHONWARNINGS'), 'ignore:IProgress not found'])))
-    failed = []
+    failed, pages = [], {o.name for o in nbglob(as_path=True)}
     for nb in args.notebooks or sorted(nbglob(as_path=True)):
         try:
             seconds = run(nb.absolute(), flags, args.timeout)
             print(f"{nb.name:32} {seconds:7.1f} s", flush=True)
             slow = args.slow and has_slow_cells(nb)
-            if where: record(cfg.config_path/'results/bench_pages.json', nb.name, seconds, slow, where)
+            if where: record(cfg.config_path/'results/bench_pages.json', nb.name, seconds, slow, where, pages)
         except (CellExecutionError, DeadKernelError, TimeoutError) as e:
             failed.append(nb.name)
             print(f"{nb.name:32}  failed and left as it was\n{e}", file=sys.stderr, flush=True)

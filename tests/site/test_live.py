@@ -2,6 +2,7 @@
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,23 @@ def test_weights_are_kept_by_what_they_depend_on():
     sets = {'train': draw_shapes(20, 10)['train']}
     assert live.key_of('skips', sets, ROOT/'slowai') == live.key_of('skips', sets, ROOT/'slowai')
     assert live.key_of('skips', sets, ROOT/'slowai') != live.key_of('skips', {'train': draw_shapes(20, 10, seed=1)['train']}, ROOT/'slowai')
+    named = replace(sets['train'], labels=sets['train'].labels.flip(0))
+    assert live.key_of('skips', sets, ROOT/'slowai') != live.key_of('skips', {'train': named}, ROOT/'slowai')
+
+
+def test_data_of_figures_are_kept_while_they_are_used(tmp_path, monkeypatch):
+    "What can't be put into its place is said, what no build has used for a month goes, and other things in the cache stay"
+    def dot(folder, sets): (folder/'dot').write_text('.')
+    monkeypatch.setitem(weights.FIGURES, 'dot', (lambda: draw_shapes(20, 10), dot))
+    folder = live.made('dot', tmp_path, ROOT/'slowai')
+    (tmp_path/'live-dot-old').mkdir()
+    (tmp_path/'tiny_imagenet').mkdir()
+    for o in tmp_path.iterdir(): os.utime(o, (0, 0))
+    assert live.made('dot', tmp_path, ROOT/'slowai') == folder
+    live.tidy(tmp_path)
+    assert sorted(o.name for o in tmp_path.iterdir()) == sorted([folder.name, 'tiny_imagenet']) and (folder/'dot').exists()
+    (folder/'dot').unlink()
+    folder.rmdir()
+    def full(*args): raise OSError('no space left')
+    monkeypatch.setattr(Path, 'rename', full)
+    with pytest.raises(OSError, match='no space left'): live.made('dot', tmp_path, ROOT/'slowai')

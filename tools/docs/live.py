@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from hashlib import sha256
 from pathlib import Path
 
@@ -34,10 +35,11 @@ def key_of(
     sets, # the pictures that it is made from
     package, # the folder of the package
 ):
-    "Names what a figure's data depend on: the code, torch, the pictures"
+    "Names what a figure's data depend on: the code, torch, the pictures and what they show"
     from . import weights
     parts = [o.read_bytes() for o in files_behind(Path(weights.__file__), package)] + [f'{figure} {torch.__version__}'.encode()]
-    for k, s in sets.items(): parts += [f'{k} {s.classes} {tuple(s.images.shape)}'.encode(), s.images[:100].numpy().tobytes()]
+    for k, s in sets.items():
+        parts += [f'{k} {s.classes} {tuple(s.images.shape)}'.encode(), s.images[:100].numpy().tobytes(), s.labels.numpy().tobytes()]
     return sha256(b'\n'.join(parts)).hexdigest()[:16]
 
 
@@ -53,15 +55,27 @@ def made(
     sets = load()
     if quick: sets = {k: s.subset(slice(None, None, max(1, len(s)//1000))) for k, s in sets.items()}
     folder = cache/f'live-{figure}-{key_of(figure, sets, package)}'
-    if folder.exists(): return folder
+    if folder.exists():
+        os.utime(folder)   # still in use: see `tidy`
+        return folder
     print(f'{figure}: made for the first time, which may take a minute', flush=True)
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as tmp:
         (new := Path(tmp)/'new').mkdir()
         make(new, sets)
         try: new.rename(folder)
-        except OSError: pass   # another build was faster
+        except OSError:
+            if not folder.exists(): raise   # else another build was faster
     return folder
+
+
+def tidy(
+    cache, # the folder that outlives the builds
+    days=30, # after so many without a build that used it, a figure's data go
+):
+    "Forget data of figures that no build has used for long: each change of the code makes new ones"
+    for o in cache.glob('live-*-*'):
+        if o.stat().st_mtime < time.time() - days*86400: shutil.rmtree(o, ignore_errors=True)
 
 
 def possible(
@@ -79,6 +93,7 @@ def possible(
     for o in names:
         try: have[o] = made(o, cache, package, quick)
         except DataError as e: print(f'the live figure {o} stays a picture: {e}')
+    tidy(cache)
     return have, engine
 
 
