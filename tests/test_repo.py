@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -256,6 +257,12 @@ def test_a_page_imports_only_from_earlier_pages():
 
 def test_no_private_name_is_taken_from_another_room():
     assert not [f"{m} takes {n}.{name}" for m, ns in house()[1].items() for n, name in ns if name.startswith('_')]
+
+
+def test_no_two_pages_have_one_address():
+    "The site leaves their numbers out"
+    names = Counter(re.sub(r'^\d+\w*?_', '', nb.stem) for nb in NBS)
+    assert not [k for k, n in names.items() if n > 1]
 
 
 def test_a_room_is_seen_in_one_sitting():

@@ -1,4 +1,4 @@
-"""The runs of nbs/13_records.ipynb: `python tools/run_records.py trials|ladder|records|seconds [--only PATTERN …] [--seeds 0 1 2]`
+"""The runs of nbs/13_recipes.ipynb: `python tools/run_records.py trials|ladder|records|seconds [--only PATTERN …] [--seeds 0 1 2]`
 
 - trials    what is tried before a recipe is settled, on images held out of the training set, in the order in which it would tell most
 - ladder    the ingredients of a recipe added one by one and left out one by one, on the same images
