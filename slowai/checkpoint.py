@@ -256,8 +256,6 @@ def try_write(self:CheckpointCB, learn):
 def before_epoch(self:CheckpointCB, learn):
     if self.active and learn.training: self.start,self.last = self.beginning(learn),0
 
-
-
 @patch
 def due(self:CheckpointCB, learn):
     "Is it time?"
