@@ -122,6 +122,7 @@ def to_device(
 ):
     "Move tensors to a device, in whatever they are wrapped"
     if torch.is_tensor(x):
+        if x.device == device and x.dtype != torch.float64: return x
         narrow = x.dtype == torch.float64 and not has_float64(device)
         return x.to(device, torch.float32 if narrow else x.dtype)
     if isinstance(x, tuple) and hasattr(x, '_fields'):   # a named tuple

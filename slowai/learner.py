@@ -17,6 +17,7 @@ from itertools import chain
 from pathlib import Path
 
 # %% ../nbs/02_learner.ipynb #a5a57e3d
+import numpy as np
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
@@ -346,8 +347,8 @@ def loss_weight(
     ignored, w = ignored_label(loss_func), _told(loss_func, 'weight', None)
     means = _told(loss_func, 'reduction', 'mean') == 'mean'
     if ignored is None or y.is_floating_point() or not means: return len(y)
+    if w is None and y.device.type == 'cpu': return int(np.count_nonzero(y.numpy() != ignored))
     counts = y.long() != ignored
-    if w is None and y.device.type == 'cpu': return counts.count_nonzero().item()
     if w is not None: counts = w.to(y.device)[y.where(counts, 0).long()]*counts
     return counts.sum().item() if y.device.type == 'cpu' else counts.sum()
 
