@@ -40,6 +40,22 @@ print(mod.__file__)
 '''
 
 
+# Runs scripts by turns, each as a process of its own would, in one that is forked off: the package, and torch below it, are imported once
+FORKED = '''
+import json, os, runpy, sys
+import slowai.cli
+for cmd in json.loads(sys.argv[1]):
+    sys.stdout.flush()
+    if not (pid := os.fork()):
+        sys.argv, sys.path[0] = cmd, os.path.dirname(cmd[0])
+        runpy.run_path(cmd[0], run_name='__main__')
+        sys.exit()
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if code: sys.exit(f"{cmd} ended with {code}")
+    print(end=chr(0))
+'''
+
+
 @pytest.fixture(scope='module')
 def built(tmp_path_factory):
     "An sdist, and the wheel built from it, from a copy of the project"
@@ -95,15 +111,25 @@ def test_importing_does_nothing_else(elsewhere, run, tmp_path):
     assert Path(res.stdout.strip()).is_relative_to(elsewhere.parent.parent), "not the installed package"
 
 
-def test_command_is_installed(elsewhere, run, tmp_path):
-    said = run(elsewhere.parent/'slowai_train', '--help', cwd=tmp_path).stdout
-    assert '--engine' in run(elsewhere.parent/'slowai_demo', '--help', cwd=tmp_path).stdout
-    for o in ('slowai_train', 'slowai_predict', 'slowai_demo'):
-        assert run(elsewhere.parent/o, '--version', cwd=tmp_path).stdout.startswith('slowai ')
-    for flag in '--data --model --epochs --lr --bs --seed --device --out'.split(): assert flag in said
+@pytest.fixture
+def forked(elsewhere, run, tmp_path):
+    "Run scripts, each with its arguments, and return what each has printed"
+    def call(*cmds, **env):
+        cmds = json.dumps([[str(o) for o in cmd] for cmd in cmds])
+        return run(elsewhere, '-c', FORKED, cmds, cwd=tmp_path, **env).stdout.split('\0')[:-1]
+    return call
 
 
-def test_two_runs_and_a_prediction_far_from_a_checkout(elsewhere, run, tmp_path):
+def test_commands_are_installed(elsewhere, forked):
+    names = 'slowai_train', 'slowai_predict', 'slowai_demo'
+    scripts = [elsewhere.parent/o for o in names]
+    for o in scripts: assert os.access(o, os.X_OK) and str(elsewhere) in o.read_text()
+    train, demo, *versions = forked(*([scripts[i], '--help'] for i in (0, 2)), *([o, '--version'] for o in scripts))
+    assert '--engine' in demo and all(o.startswith('slowai ') for o in versions) and len(versions) == 3
+    for flag in '--data --model --epochs --lr --bs --seed --device --out'.split(): assert flag in train
+
+
+def test_two_runs_and_a_prediction_far_from_a_checkout(elsewhere, run, forked, tmp_path):
     "As after `pip install`: data are found, the second run keeps the first one, and the network is asked about a picture"
     env = dict(HOME=str(tmp_path), XDG_CACHE_HOME=str(tmp_path/'cache'), SLOWAI_CACHE=str(tmp_path/'cache'), OMP_NUM_THREADS='1')
     for i in range(24):
@@ -111,12 +137,13 @@ def test_two_runs_and_a_prediction_far_from_a_checkout(elsewhere, run, tmp_path)
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.new('L', (20, 20), 200*(i % 2) + i).save(file)
     train = elsewhere.parent/'slowai_train', *'--data photos --model cnn --size 16 --epochs 1 --seed 3'.split()
-    assert 'wrote metrics.json' in run(*train, cwd=tmp_path, **env).stdout
-    said = run(*train, cwd=tmp_path, **env).stdout
-    assert 'runs/latest holds a finished run; it is kept in runs/latest/former-1' in said
+    assert 'wrote metrics.json' in run(*train, cwd=tmp_path, **env).stdout   # a program that a shell starts
+    predict = elsewhere.parent/'slowai_predict', 'runs/latest', 'photos/dark', '--json'
+    find = tmp_path/'find.py'
+    find.write_text("from slowai.fashion import fashion_mnist_or_shapes as f; o = f()['train']; print(o.name, len(o))")
+    again, asked, found = forked(train, predict, [find], **env)
+    assert 'runs/latest holds a finished run; it is kept in runs/latest/former-1' in again
     latest = tmp_path/'runs/latest'
     assert (latest/'model.safetensors').read_bytes() == (latest/'former-1/model.safetensors').read_bytes()
-    said = run(elsewhere.parent/'slowai_predict', 'runs/latest', 'photos/dark', '--json', cwd=tmp_path, **env).stdout
-    assert len(json.loads(said)) == 12 and {o['name'] for o in json.loads(said)[0]['top']} == {'dark', 'light'}
-    find = "from slowai.fashion import fashion_mnist_or_shapes as f; o = f()['train']; print(o.name, len(o))"
-    assert run(elsewhere, '-c', find, cwd=tmp_path, **env).stdout.split()[-2:] in (['fashion_mnist', '60000'], ['shapes', '10000'])
+    assert len(json.loads(asked)) == 12 and {o['name'] for o in json.loads(asked)[0]['top']} == {'dark', 'light'}
+    assert found.split()[-2:] in (['fashion_mnist', '60000'], ['shapes', '10000'])

@@ -375,20 +375,39 @@ def test_runner_of_the_answer_says_what_is_wrong(tmp_path, runner, run):
     assert res.returncode and 'nowhere' in res.stderr and 'Traceback' not in res.stderr and not out.exists()
 
 
-def test_the_full_size_list_goes_its_whole_way_at_a_tiny_size(tmp_path, run):
-    tool, there = ROOT/'tools/run_full_size.py', tmp_path/'try.json'
-    def call(*more, ok=True):
-        return run(sys.executable, tool, *more, cwd=tmp_path, ok=ok, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1')
+@pytest.fixture
+def full_size(monkeypatch, tmp_path, capsys):
+    "tools/run_full_size.py as a function of its arguments, which returns what it printed"
+    monkeypatch.syspath_prepend(str(ROOT/'tools'))
+    tool = importlib.import_module('run_full_size')
+    def call(*args):
+        monkeypatch.setattr(sys, 'argv', ['run_full_size', *map(str, args)])
+        tool.main()
+        return capsys.readouterr().out
+    return call
+
+
+def test_the_full_size_list_goes_its_whole_way_at_a_tiny_size(tmp_path, full_size, capsys):
+    there = tmp_path/'try.json'
     few = '--try', '--results', there, '--only', '*start and order*', 'repaired, full size'
-    first = call(*few)
+    assert 'All 3 runs are finished' in full_size(*few)
     records = json.loads(there.read_text())
-    assert len(records) == 3 and 'All 3 runs are finished' in first.stdout
+    assert len(records) == 3
     assert {o['recipe']['init'] for o in records} == {'leaky', 'kaiming'} and all(o['recipe']['epochs'] == 1 for o in records)
     before = there.read_bytes()
-    assert 'held-out' not in call(*few).stdout and there.read_bytes() == before    # what is finished is not run again
-    assert '1 runs are left' in call(*few[:3], '--only', 'post, full size', '--minutes', '-1').stdout
-    assert 'H100-class' in (said := call('--estimate').stdout) and len(said.splitlines()) > 10
-    assert '--results' in call('--try', ok=False).stderr and 'none of' in call('--only', 'nobody', ok=False).stderr
+    assert 'held-out' not in full_size(*few) and there.read_bytes() == before    # what is finished is not run again
+    assert '1 runs are left' in full_size(*few[:3], '--only', 'post, full size', '--minutes', '-1')
+    with pytest.raises(SystemExit, match='none of'): full_size('--only', 'nobody')
+    with pytest.raises(SystemExit): full_size('--try')
+    assert '--results' in capsys.readouterr().err
+
+
+def test_the_full_size_list_is_estimated_whole(tmp_path, run):
+    "As a program of its own, from another folder; page 05a adds up all that it lists"
+    few = '--only', '*start and order*', '--results', tmp_path/'none.json'
+    tool = sys.executable, ROOT/'tools/run_full_size.py', '--estimate', *few
+    said = run(*tool, cwd=tmp_path, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1').stdout
+    assert 'H100-class' in said and said.count(' min ') == said.count(' in all ') == 2 and len(said.splitlines()) == 3
 
 
 @pytest.fixture

@@ -210,7 +210,7 @@ def too_late(out, wait): fit(plain(), out, timeout=wait)
 
 def hanging(out, timeout):
     "One process stands still in a batch"
-    fit(plain(), out, [At(lambda learn: time.sleep(60), 1, batch=2)], timeout=timeout)
+    fit(plain(), out, [At(lambda learn: time.sleep(7200), 1, batch=2)], timeout=timeout)
 
 
 def waiting(out, folder, flag):

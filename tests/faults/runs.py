@@ -14,7 +14,7 @@ import pytest
 import torch
 
 HERE = Path(__file__).parent
-SETTINGS = dict(OMP_NUM_THREADS='1', OMP_WAIT_POLICY='PASSIVE', MPLBACKEND='Agg', IN_TEST='',
+SETTINGS = dict(OMP_NUM_THREADS='1', OMP_WAIT_POLICY='PASSIVE', MPLBACKEND='Agg', IN_TEST='', PYTHONHASHSEED='random',
     PYTHONPATH=os.pathsep.join([str(HERE), str(HERE.parent.parent), os.environ.get('PYTHONPATH', '')]))
 LIMIT = 1200   # seconds after which something counts as hung, on the slowest of machines; what works never waits for it
 context = multiprocessing.get_context('forkserver')

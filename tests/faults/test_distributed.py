@@ -265,14 +265,14 @@ def test_alone_by_mistake(tmp_path):
 
 def test_one_never_arrives(tmp_path):
     t = time.monotonic()
-    res, = team('too_late', tmp_path, ranks=[0], wait=10)
-    assert res.code == 1 and 'timeout: process 0 of 2 has waited 10 s' in res.said
-    assert time.monotonic() - t > 9
+    res, = team('too_late', tmp_path, ranks=[0], wait=3)
+    assert res.code == 1 and 'timeout: process 0 of 2 has waited 3 s' in res.said
+    assert time.monotonic() - t > 2.5
 
 
 def test_one_hangs(tmp_path):
     ps = start('hanging', tmp_path, 4)
-    ps[0].join(40)
+    ps[0].join(LIMIT)
     ps[1].kill()
     res = finish(ps, tmp_path)
     assert res[0].code == 1 and 'process 0 has waited 4 s for the others in vain (timeout)' in res[0].said

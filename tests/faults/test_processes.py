@@ -3,6 +3,7 @@ import os
 import random
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 from runs import LIMIT, SETTINGS, assert_same, finish, python, resume, run, saved, start, wait_for
@@ -151,19 +152,21 @@ def test_beside_the_main_thread(tmp_path): assert_same(run('in_a_thread', tmp_pa
 
 
 def test_signals_from_outside(tmp_path):
-    "Real programs, told to stop by another one"
-    def program(k):
-        cmd = python(tmp_path/k, tmp_path/f'{k}.out', 'stand', tmp_path/f'{k}.go')
-        return subprocess.Popen(cmd, env={**os.environ, **SETTINGS}, stdout=-1, stderr=subprocess.STDOUT, text=True)
-    both = {k: program(k) for k in ('SIGTERM', 'SIGINT')}
-    for k, p in both.items():
-        wait_for((tmp_path/f'{k}.go.up').exists, lambda: p.poll() is None)
-        p.send_signal(getattr(signal, k))
-        (tmp_path/f'{k}.go').touch()
-    said = {k: p.communicate(timeout=LIMIT)[0] for k, p in both.items()}
-    assert both['SIGTERM'].returncode == 143 and 'SIGTERM: stopped at epoch' in said['SIGTERM']
-    assert both['SIGINT'].returncode == -signal.SIGINT and 'KeyboardInterrupt: stopped at epoch' in said['SIGINT']
-    for k in both: assert_same(resume(tmp_path/k).final)
+    "Told to stop by another process; Ctrl-C reaches a real program, since Python itself then ends it by the signal"
+    flags = [tmp_path/'term.go', tmp_path/'int.go']
+    cmd = python(tmp_path/'int', tmp_path/'int.out', 'stand', flags[1])
+    program = subprocess.Popen(cmd, env={**os.environ, **SETTINGS}, stdout=-1, stderr=subprocess.STDOUT, text=True)
+    forked = start('waiting', tmp_path/'log', tmp_path/'term', tmp_path/'term.out', flags[0])
+    alive = forked.is_alive, lambda: program.poll() is None
+    for signum, flag, pid, o in zip((TERM, INT), flags, (forked.pid, program.pid), alive):
+        wait_for(Path(f'{flag}.up').exists, o)
+        os.kill(pid, signum)
+        flag.touch()
+    res = finish(forked, tmp_path/'log')
+    assert res.code == 143 and 'SIGTERM: stopped at epoch' in res.said
+    said = program.communicate(timeout=LIMIT)[0]
+    assert program.returncode == -INT and 'KeyboardInterrupt: stopped at epoch' in said
+    for k in ('term', 'int'): assert_same(resume(tmp_path/k).final)
 
 
 def test_ascii_only(tmp_path):
