@@ -9,15 +9,16 @@ const AXE = fs.readFileSync(require.resolve('axe-core/axe.min.js'), 'utf8');
 
 const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
   '--disable-component-update', '--disable-sync', '--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1'];
-const AT_ONCE = 2, MAX_BYTES = 2e6, JOB_MS = 900_000;
+const AT_ONCE = 2, BROKEN_AT_ONCE = 4, MAX_BYTES = 2e6, JOB_MS = 900_000;
 const DESK = {viewport: {width: 1280, height: 800}, reducedMotion: 'reduce', colorScheme: 'light'};
 const PHONE = {...DESK, viewport: {width: 360, height: 740}, isMobile: true, hasTouch: true, deviceScaleFactor: 2};
 const MODES = {light: DESK, dark: {...DESK, colorScheme: 'dark'}, phone: PHONE, dark_phone: {...PHONE, colorScheme: 'dark'}};
 
 
 // Milliseconds after which something counts as never coming: what a page loads, and what it does after a click. No sound page waits for them,
-// however slow the machine; a page that is broken on purpose does, so it gets less.
-const patience = page => /-broken-/.test(page.start) ? [20_000, 5000] : [120_000, 60_000];
+// however slow the machine; a page that is broken on purpose does, so it gets less, by how long this machine took to open it.
+const isBroken = url => /-broken-/.test(url);
+const patience = ({start, took}) => isBroken(start) && took ? [10_000 + 10 * took, 3000 + 5 * took] : [120_000, 60_000];
 
 // Until `ask` says yes; false if that doesn't come
 async function soon(page, ask, wait = patience(page)[1]) {
@@ -28,27 +29,55 @@ async function soon(page, ask, wait = patience(page)[1]) {
   }
 }
 
-const shared = {};   // a context for each of them
+// For each of them a context, and tabs in it that wait for the next address: to open one takes as long as to load a page into it
+const shared = {}, idle = {};
 
 // ---- a page, and what went on while it loaded
 
-async function open(context, url) {
-  const page = await context.newPage(), origin = new URL(url).origin;
-  page.start = url;
-  page.setDefaultTimeout(patience(page)[0]);
-  const seen = page.seen = {console: [], requests: [], hosts: [], responses: []};
-  const short = o => o.startsWith('data:') ? o.slice(0, 40) : o.replace(origin, '');
-  const outside = o => /^(https?|wss?):/.test(o) && new URL(o).origin !== origin;
+// A new tab; `page.seen` is what goes on in it
+async function tab(context) {
+  const page = await context.newPage();
+  const origin = () => new URL(page.start).origin;
+  const short = o => o.startsWith('data:') ? o.slice(0, 40) : o.replace(origin(), '');
+  const outside = o => /^(https?|wss?):/.test(o) && new URL(o).origin !== origin();
   const bad = m => /error|warning/.test(m.type());
-  page.on('console', m => { if (bad(m)) seen.console.push(`${m.type()}: ${m.text()} (${short(m.location().url || '')})`); });
-  page.on('pageerror', e => seen.console.push(`uncaught: ${e.message}`));
-  page.on('request', r => { if (outside(r.url())) seen.hosts.push(`${r.resourceType()} ${r.url()}`); });
-  page.on('websocket', w => seen.hosts.push(`websocket ${w.url()}`));
-  page.on('requestfailed', r => { if (!outside(r.url())) seen.requests.push(`${short(r.url())}: ${r.failure().errorText}`); });
-  page.on('response', r => { seen.responses.push(r); if (r.status() >= 400) seen.requests.push(`${short(r.url())}: ${r.status()}`); });
+  page.on('console', m => { if (bad(m)) page.seen.console.push(`${m.type()}: ${m.text()} (${short(m.location().url || '')})`); });
+  page.on('pageerror', e => page.seen.console.push(`uncaught: ${e.message}`));
+  page.on('request', r => { if (outside(r.url())) page.seen.hosts.push(`${r.resourceType()} ${r.url()}`); });
+  page.on('websocket', w => page.seen.hosts.push(`websocket ${w.url()}`));
+  page.on('requestfailed', r => { if (!outside(r.url())) page.seen.requests.push(`${short(r.url())}: ${r.failure().errorText}`); });
+  page.on('response', r => {
+    page.seen.responses.push(r);
+    if (r.status() >= 400) page.seen.requests.push(`${short(r.url())}: ${r.status()}`);
+  });
+  return page;
+}
+
+async function open(page, url) {
+  const begun = Date.now();
+  Object.assign(page, {start: url, took: null});
+  page.setDefaultTimeout(patience(page)[0]);
+  page.seen = {console: [], requests: [], hosts: [], responses: []};
   await page.goto(url, {waitUntil: 'load'});
   await settle(page);
+  page.took = Date.now() - begun;
+  page.setDefaultTimeout(patience(page)[0]);
   return page;
+}
+
+// Look at an address in a tab that is kept; what goes on in it after `look` belongs to no page
+async function visit(browser, mode, url, look) {
+  shared[mode] ??= browser.newContext(MODES[mode]);
+  const page = idle[mode]?.pop() || await tab(await shared[mode]);
+  try {
+    await page.setViewportSize(MODES[mode].viewport);
+    await look(await open(page, url));
+    await page.goto('about:blank');
+  } catch (e) {
+    await page.close();
+    throw e;
+  }
+  (idle[mode] ??= []).push(page);
 }
 
 // Pictures that wait to be scrolled to are asked for now; then all that is under way comes to an end
@@ -73,8 +102,10 @@ async function hosts(page) {
   return [...page.seen.hosts, ...hints];
 }
 
+// By what the answers say of their lengths: what a tab has from its own memory, fonts of the page before, has no body to be asked for
 async function weight(page) {
-  const sizes = await Promise.all(page.seen.responses.map(async r => [(await r.body().catch(() => '')).length, new URL(r.url()).pathname]));
+  const size = async r => +r.headers()['content-length'] || (await r.body().catch(() => '')).length;
+  const sizes = await Promise.all(page.seen.responses.map(async r => [await size(r), new URL(r.url()).pathname]));
   const sum = sizes.reduce((a, [n]) => a + n, 0), kb = n => `${Math.round(n / 1000)} kB`;
   const most = sizes.sort((a, b) => b[0] - a[0]).slice(0, 3).map(([n, o]) => `${o.split('/').pop()} ${kb(n)}`);
   return sum > MAX_BYTES ? [`${kb(sum)}, of which ${most.join(', ')}`] : [];
@@ -155,7 +186,15 @@ const headings = page => page.evaluate(() => {
 });
 
 // axe-core's rules, all but colours: it leaves most of the words in code undecided (hundreds on a page), so that is `contrast` below
+// No rule that is left is about a span without anything but a class: those that colour code, two thirds of a page, go first. That comes
+// last, then, of all that is looked at.
 async function axe(page) {
+  await page.evaluate(() => {
+    for (const pre of document.querySelectorAll('pre')) {
+      for (const o of pre.querySelectorAll('span')) if (o.getAttributeNames().every(k => k === 'class')) o.replaceWith(...o.childNodes);
+      pre.normalize();
+    }
+  });
   await page.evaluate(AXE);
   const found = await page.evaluate(() => window.axe.run(document, {
     runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'best-practice'],
@@ -167,7 +206,8 @@ async function axe(page) {
 
 // Each piece of text that can be seen against what lies behind it, by the formula of WCAG 2
 const contrast = (page, within = 'body', ink = false) => page.evaluate(([within, ink]) => {
-  document.querySelectorAll('details').forEach(o => { o.open = true; });
+  const closed = [...document.querySelectorAll('details:not([open])')];
+  closed.forEach(o => { o.open = true; });
   const canvas = Object.assign(document.createElement('canvas'), {width: 1, height: 1}), known = {};
   const cx = canvas.getContext('2d', {willReadFrequently: true});
   const rgba = s => known[s] ??= (() => {
@@ -187,20 +227,18 @@ const contrast = (page, within = 'body', ink = false) => page.evaluate(([within,
   const paper = ink ? [255, 255, 255, 1] : rgba(getComputedStyle(probe).backgroundColor);
   probe.remove();
 
-  const behind = el => {   // the colours under an element, how opaque its text is; null if it is hidden or cut away
-    const layers = [];
-    let alpha = 1, solid = false, picture = false;
-    for (let o = el; o; o = o.parentElement) {
-      const s = getComputedStyle(o);
-      if (s.clip !== 'auto' || /inset\(50%|inset\(100%/.test(s.clipPath)) return null;
-      alpha *= +s.opacity;
-      if (solid || ink) continue;   // a printer leaves backgrounds out
-      const c = rgba(s.backgroundColor);
-      if (s.backgroundImage !== 'none' && c[3] < 1) picture = true;
-      if (c[3] > 0) layers.push(c);
-      solid = c[3] === 1;
-    }
-    return {bg: layers.reverse().reduce((under, c) => over(c, under), paper), alpha, picture};
+  const under = new Map();
+  const behind = el => {   // the colours under an element, how opaque its text is, whether it is hidden or cut away
+    if (!el) return {bg: paper, alpha: 1, picture: false, cut: false};
+    if (under.has(el)) return under.get(el);
+    const below = behind(el.parentElement), s = getComputedStyle(el), c = rgba(s.backgroundColor), found = {
+      cut: below.cut || s.clip !== 'auto' || /inset\(50%|inset\(100%/.test(s.clipPath),
+      alpha: below.alpha * s.opacity,
+      bg: ink || !c[3] ? below.bg : over(c, below.bg),   // a printer leaves backgrounds out
+      picture: !ink && c[3] < 1 && (below.picture || s.backgroundImage !== 'none'),
+    };
+    under.set(el, found);
+    return found;
   };
   const underSvg = (el, fallback) => {   // what is drawn behind a text in a drawing
     el.scrollIntoView({block: 'center', inline: 'center'});
@@ -217,7 +255,7 @@ const contrast = (page, within = 'body', ink = false) => page.evaluate(([within,
   const found = {};
   const judge = (el, style, text) => {
     const under = behind(el);
-    if (!under || under.alpha < 0.05) return;
+    if (under.cut || under.alpha < 0.05) return;
     const svg = el.closest('svg text'), colour = rgba(svg ? style.fill : style.color);
     const bg = svg ? underSvg(svg, under.bg) : under.bg, px = parseFloat(style.fontSize);
     const front = over([...colour.slice(0, 3), colour[3] * under.alpha], bg), got = ratio(front, bg);
@@ -238,6 +276,7 @@ const contrast = (page, within = 'body', ink = false) => page.evaluate(([within,
   }
   const empty = [...root.querySelectorAll('[placeholder]')].filter(o => o.checkVisibility());
   empty.forEach(o => judge(o, getComputedStyle(o, '::placeholder'), o.placeholder));
+  closed.forEach(o => { o.open = false; });
   return Object.entries(found).map(([k, v]) => `${k}, ${v.length} times, such as '${v[0]}'`);
 }, [within, ink]);
 
@@ -497,7 +536,7 @@ async function phone_menu(page) {
 
 // What is only looked at shares a context, and with it the browser's cache, with all other pages; what a reader does starts from a new one
 const LOOK = {
-  light: {console: logged, requests: failed, hosts, facts, images, tables, mathematics, headings, axe, contrast, weight},
+  light: {console: logged, requests: failed, hosts, facts, images, tables, mathematics, headings, contrast, weight, axe},
   dark_phone: {phone, dark},
 };
 const DO = {
@@ -514,14 +553,12 @@ async function job(browser, {url, checks}) {
   for (const [mode, of] of Object.entries(LOOK)) {
     const wanted = Object.keys(of).filter(o => checks.includes(o));
     if (!wanted.length) continue;
-    const page = await open(await (shared[mode] ??= browser.newContext(MODES[mode])), url);
-    for (const o of wanted) await attempt(o, () => of[o](page));
-    await page.close();
+    await visit(browser, mode, url, async page => { for (const o of wanted) await attempt(o, () => of[o](page)); });
   }
   for (const [mode, of] of Object.entries(DO)) {
     for (const o of Object.keys(of).filter(o => checks.includes(o))) {
       const context = await browser.newContext({...MODES[mode], permissions: ['clipboard-read', 'clipboard-write']});
-      const page = await open(context, url);
+      const page = await open(await tab(context), url);
       page.start = page.url();
       await attempt(o, () => of[o](page));
       if (page.seen.console.length) out[o] = out[o].concat(page.seen.console);
@@ -537,7 +574,7 @@ async function main() {
   let busy = 0, closed = false;
   const next = async () => {
     if (closed && !busy && !waiting.length) { await browser.close(); process.exit(0); }
-    if (busy >= AT_ONCE || !waiting.length) return;
+    if (!waiting.length || busy >= (isBroken(waiting[0].url) ? BROKEN_AT_ONCE : AT_ONCE)) return;   // what is broken mostly waits
     const {id, ...what} = waiting.shift();
     busy++;
     const late = new Promise((_, no) => setTimeout(() => no(new Error(`not done after ${JOB_MS / 1000} s`)), JOB_MS).unref());

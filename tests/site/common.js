@@ -47,16 +47,21 @@ async function memory(page) {
   return Math.max(...pages) * 4096;
 }
 
-// {"url": …, "checks": {name: arguments}} from stdin; {name: [what is wrong]} to stdout
-async function run(checks) {
+// {"url": …, "checks": {name: arguments}} from stdin; {name: [what is wrong]} to stdout. An argument `check` names the check, if `name` does
+// not. Two at once, but for those that look at what the browser as a whole does: these come last, each alone.
+async function run(checks, alone) {
   held.job = JSON.parse(fs.readFileSync(0, 'utf8'));
   held.browser = await chromium.launch({executablePath: process.env.CHROMIUM || '/usr/bin/chromium', args: FLAGS});
   const out = {};
-  for (const [name, args] of Object.entries(held.job.checks)) {
+  const one = async ([name, args]) => {
     const begun = Date.now();
-    try { out[name] = await checks[name](args); } catch (e) { out[name] = [`broke off: ${e.message.split('\n').slice(0, 3).join(' ')}`]; }
+    try { out[name] = await checks[args.check ?? name](args); } catch (e) { out[name] = [`broke off: ${e.message.split('\n').slice(0, 3).join(' ')}`]; }
     process.stderr.write(`${name}: ${((Date.now() - begun) / 1000).toFixed(1)} s\n`);
-  }
+  };
+  const all = Object.entries(held.job.checks), together = all.filter(([name]) => !alone.includes(name));
+  const lane = async () => { while (together.length) await one(together.shift()); };
+  await Promise.all([lane(), lane()]);
+  for (const o of all.filter(([name]) => alone.includes(name))) await one(o);
   await held.browser.close();
   process.stdout.write(JSON.stringify(out));
 }

@@ -214,4 +214,4 @@ const CHECKS = {
   },
 };
 
-run(CHECKS).catch(e => { console.error(e.message); process.exit(1); });
+run(CHECKS, ['memory', 'responsive', 'speed']).catch(e => { console.error(e.message); process.exit(1); });

@@ -10,9 +10,10 @@ let equal = 0;
 for (const o of jobs) {
   try {
     const bytes = new Uint8Array(fs.readFileSync(path.join(folder, o.file)));
-    const {data, words} = fitPicture(await openPicture(bytes, o.size), o), off = o.data.filter((v, i) => v !== data[i]).length;
-    if (!off && data.length === o.data.length && words === o.words) equal++;
-    else console.log(`${o.file} at ${o.size}: ${off} of ${o.data.length} differ; '${words}', '${o.words}'`);
+    const {data, words} = fitPicture(await openPicture(bytes, o.size), o), want = fs.readFileSync(path.join(folder, o.want));
+    const off = want.reduce((n, v, i) => n + (v !== data[i]), 0);
+    if (!off && data.length === want.length && words === o.words) equal++;
+    else console.log(`${o.file} at ${o.size}: ${off} of ${want.length} differ; '${words}', '${o.words}'`);
   } catch (e) { console.log(`${o.file} at ${o.size}: ${e.stack}`); }
 }
 console.log(`${equal} equal`);
