@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from slowai import convolutions
 from slowai.batches import Normalize
 from slowai.cpu import fused, keep_memory, settle
 from slowai.files import write_atomically
@@ -160,6 +161,23 @@ def for_nothing(rounds):
     return {k: v for k, v in against(seconds, 'all settings').items() if k != 'all settings'}
 
 
+def pairs(rounds):
+    "Convolutions between pairs of pixels, forward and backward, against torch's own"
+    out, rule, convolutions._gains = {}, convolutions._gains, lambda *shape: True
+    for c, o, ks in ((1, 8, 5), (4, 8, 5), (8, 8, 5), (8, 8, 3), (8, 16, 5), (16, 16, 5)):
+        row = out[f'{c} → {o}, {ks}×{ks}'] = {}
+        for dtype in (torch.float32, torch.bfloat16):
+            x = torch.randn(512, c, 28, 28).to(dtype).contiguous(memory_format=torch.channels_last).requires_grad_(c > 1)
+            w = torch.randn(o, c, ks, ks).to(dtype).to(memory_format=torch.channels_last).requires_grad_()
+            g = torch.randn(512, o, 28, 28).to(dtype).contiguous(memory_format=torch.channels_last)
+            def run(conv, x=x, w=w, g=g, margin=ks//2): conv(x, w, None, 1, margin).backward(g)
+            cases = dict(torch=partial(run, F.conv2d), pairs=partial(run, convolutions.fast_conv2d))
+            with keep_memory(): seconds = in_turn(cases, 3*rounds)
+            row[str(dtype)[6:]] = against(seconds, 'torch')['pairs']
+    convolutions._gains = rule
+    return out
+
+
 def folded(model):
     "A copy for evaluation whose norms are part of its convolutions"
     model = deepcopy(model).eval()
@@ -211,7 +229,8 @@ for m in sys.argv[1:]:
 
 
 PARTS = dict(epoch=epoch, tiny=tiny, step=step, roofline=roofline, profile=profiles, waterfall=water,
-    waterfall_fp32=lambda n: water(n, False), for_nothing=for_nothing, evaluation=evaluation, growth=growth, imports=imports)
+    waterfall_fp32=lambda n: water(n, False), for_nothing=for_nothing, pairs=pairs,
+    evaluation=evaluation, growth=growth, imports=imports)
 
 
 def machine():

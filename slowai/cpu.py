@@ -21,6 +21,9 @@ from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
+# %% ../nbs/96_cpu.ipynb #9bebea10
+from .convolutions import fast_conv2d
+
 # %% ../nbs/96_cpu.ipynb #9556afb6
 @lru_cache
 def _team():
@@ -274,54 +277,8 @@ def _avg_pool(input, kernel_size, stride=None, padding=0, ceil_mode=False, count
     if divisor_override or not x.numel() or not ceil_mode and (x.shape[2] % 2 or x.shape[3] % 2): return
     return _Pool.apply(x)
 
-# %% ../nbs/96_cpu.ipynb #b2d1c8e3
-def _one_channel(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
-    "A 1×1 convolution of images with one channel, as a product; None where it is something else"
-    if weight.shape[1:] != (1, 1, 1) or {stride, padding, groups} - {1, 0, (1, 1), (0, 0)}: return
-    if padding not in (0, (0, 0)) or stride not in (1, (1, 1)) or groups != 1 or input.device.type != 'cpu': return
-    return F.linear(settle(input).permute(0, 2, 3, 1), weight.view(-1, 1), bias).permute(0, 3, 1, 2)
-
-# %% ../nbs/96_cpu.ipynb #b2d1c8e4
-_few = 16   # places
-
-def _windows(x, ks, stride, padding):
-    "What each place of a convolution sees: (places, ks·ks·C)"
-    x = F.pad(x.permute(0, 2, 3, 1), (0, 0, padding[1], padding[1], padding[0], padding[0]))
-    (n, *size, c), (a, b, d, e) = x.shape, x.stride()
-    h, w = ((o - k)//s + 1 for o,k,s in zip(size, ks, stride))
-    return x.as_strided((n, h, w, *ks, c), (a, b*stride[0], d*stride[1], b, d, e)).reshape(n*h*w, -1)
-
-# %% ../nbs/96_cpu.ipynb #b2d1c8f4
-class _Conv(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, weight, bias, stride, padding):
-        ctx.save_for_backward(x, weight); ctx.about = stride, padding
-        return torch.conv2d(x, weight, bias, stride, padding)
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        (x, weight), (stride, padding), need, dw = ctx.saved_tensors, ctx.about, ctx.needs_input_grad, None
-        o, c, *ks = weight.shape
-        grad = grad.contiguous(memory_format=_last)
-        dx = torch.ops.aten.convolution_backward(grad, x, weight, None, stride, padding, (1, 1), False, (0, 0), 1,
-            (True, False, False))[0] if need[0] else None
-        g = grad.permute(0, 2, 3, 1).reshape(-1, o)
-        if need[1]: dw = (g.T@_windows(x, ks, stride, padding)).view(o, *ks, c).permute(0, 3, 1, 2)
-        return dx, dw, g.sum(0) if need[2] else None, None, None
-
 # %% ../nbs/96_cpu.ipynb #b2d1c8e5
-def _conv(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
-    "`F.conv2d` of what we do ourselves; None for all else"
-    if (y := _one_channel(input, weight, bias, stride, padding, dilation, groups)) is not None: return y
-    x, two = settle(input), lambda o: (o, o) if isinstance(o, int) else o
-    dtype = torch.get_autocast_dtype('cpu') if torch.is_autocast_enabled('cpu') else x.dtype
-    stride, padding = two(stride), two(padding)
-    if dtype != torch.bfloat16 or groups != 1 or two(dilation) != (1, 1) or isinstance(padding, str): return
-    if not (torch.is_grad_enabled() and weight.requires_grad) or x.device.type != 'cpu' or x.dim() != 4: return
-    h, w = ((n + 2*p - k)//s + 1 for n,p,k,s in zip(x.shape[2:], padding, weight.shape[2:], stride))
-    if h*w > _few or weight.shape[1] != x.shape[1]: return
-    x = x.to(dtype).contiguous(memory_format=_last)
-    return _Conv.apply(x, weight.to(dtype), None if bias is None else bias.to(dtype), stride, padding)
+def _conv(input, *args, **kwargs): return fast_conv2d(settle(input), *args, **kwargs)
 
 # %% ../nbs/96_cpu.ipynb #b89ea3d5
 class _Fusing(TorchFunctionMode):
