@@ -244,7 +244,7 @@ def train_command(
     processes:int=None, # that train together on this machine; left out: as many as were launched
     timeout:float=600, # seconds that one of them waits for the others
     regroup:bool=False, # resume even if another number of processes wrote the checkpoint
-    recipe:str=None, # a record's: fashion_{3,5,20,small} tiny_25 shapes_4; with all its numbers
+    recipe:str=None, # a record's: fashion_{3,5,20,small} tiny_25 sprint_{90,915} shapes_4
 ):
     "Train a network; write its record, its loss curve and its weights"
     if recipe is not None: return _run_recipe(**locals())

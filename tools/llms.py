@@ -13,10 +13,10 @@ from nbdev.config import get_config
 from nbdev.doclinks import _nbpath2html, nbglob
 
 ABOUT = """The pages are Jupyter notebooks, to be read in the order of their numbers; nbdev exports their marked cells to the Python package
-`slowai`, so the notebooks are the source and the package is made from them. A page imports only from pages of lower number. Images are
-uint8 tensors (N, C, H, W), labels int64 (N,). Every parameter is documented by a comment on its line; bad input raises ValueError or
-TypeError before the first step. Results of runs are JSON records in `results/`. Python 3.11 or newer; `make train`, `make test` and
-`make docs` each work on a fresh clone."""
+`slowai`, so the notebooks are the source and the package is made from them. A page imports only from pages before it and from the ground
+floor (90 and up). Images are uint8 tensors (N, C, H, W), labels int64 (N,). Every parameter is documented by a comment on its line; bad
+input raises ValueError or TypeError before the first step. Results of runs are JSON records in `results/`. Python 3.11 or newer;
+`make train`, `make test` and `make docs` each work on a fresh clone."""
 OPTIONAL = {'CHANGELOG.md': 'what changed from version to version', 'results': 'the records of all runs that are quoted',
     'CONTRIBUTING.md': 'how to change a page, and the rules that the tests enforce'}
 
