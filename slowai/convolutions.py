@@ -79,7 +79,7 @@ def _in_pairs(x, weight, bias, stride, padding, dtype):
     "A convolution that keeps the size, of few channels, between pairs of pixels; None where it is something else"
     o, c, *ks = weight.shape
     same = stride == (1, 1) and ks[0]%2 and ks[1]%2 and padding == (ks[0]//2, ks[1]//2)
-    if not same or min(ks) < 3 or not _gains(o, c, *ks) or dtype not in (torch.float32, torch.bfloat16): return
+    if not same or not _gains(o, c, *ks) or dtype not in (torch.float32, torch.bfloat16): return
     if x.shape[3]%2 or not x.numel() or not x.is_contiguous(memory_format=_last): return
     shape, places = _places(o, c, *ks)
     pairs = F.pad(weight.flatten(), (1, 0))[places].view(shape).contiguous(memory_format=_last)

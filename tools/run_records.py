@@ -30,26 +30,23 @@ def stacks(*nfs, blocks=None, p_drop=0.):
     return dict(net='stacks', args=dict(nfs=nfs, n_blocks=blocks or (1,)*(len(nfs) - 1), p_drop=p_drop))
 
 
+plain = dict(opt='Muon', augment='none', alternate=False)   # what the first trials have led to
+
 # Recipe, what is changed, and why it should be tried or what is expected of it
 PLAN = [
     (f3, {}, 'the guess; 92.6 to 93.0 % are expected'),
     (f3, dict(opt='Muon'), 'what speedruns on small pictures are made of: expected 0.2 points better'),
     (f3, dict(opt='Muon', lr=2e-2), 'twice the rate: the peak of an edge is no peak'),
-    (f3, dict(opt='Muon', augment='none', alternate=False), 'no mirrors, no shifts: three looks at a picture are few'),
-    (f3, dict(opt='Muon', lr=5e-3), 'half the rate'),
-    (f3, dict(opt='Muon', augment='none', alternate=False, lr=2e-2), 'without mirrors, twice the rate'),
-    (f3, dict(opt='Muon', augment='none', alternate=False, smoothing=.05), 'without mirrors, half the smoothing: expected level'),
-    (f3, dict(opt='Muon', augment='none', alternate=False, sizes={0: 20, .3: None}, **stacks(24, 72, 144, 272)),
+    (f3, plain, 'no mirrors, no shifts: three looks at a picture are few'),
+    (f3, dict(**plain, lr=2e-2), 'without mirrors, twice the rate'),
+    (f3, dict(**plain, lr=5e-3), 'without mirrors, half the rate'),
+    (f3, dict(**plain, smoothing=.05), 'without mirrors, half the smoothing: expected level'),
+    (f3, dict(**plain, sizes={0: 20, .3: None}, **stacks(24, 72, 144, 272)),
         'without mirrors, a cheap first epoch, and wider for it: expected 0.1 points better'),
-    (f3, dict(opt='Muon', augment='none', alternate=False, zero_init=True), 'without mirrors, an easier start: expected 0.1 points better'),
-    (f3, dict(opt='Muon', augment='none', alternate=False, decay=.01), 'without mirrors, the plain decay: expected level'),
-    (f3, dict(opt='Muon', sizes={0: 20, .3: None}, **stacks(24, 72, 144, 272)),
-        'a cheap first epoch, and wider for it: expected 0.1 points better'),
-    (f3, dict(opt='Muon', bs=128), 'twice the steps'),
-    (f3, dict(opt='Muon', decay=.01), 'the plain decay: expected level in so few steps'),
-    (f3, dict(opt='Muon', smoothing=.05), 'half the smoothing, expected level'),
-    (f3, dict(opt='Muon', zero_init=True), 'an easier start, and three epochs are mostly start: expected 0.1 points better'),
-    (f3, dict(opt='Muon', **stacks(20, 40, 80, 160, blocks=(2, 1, 1))), 'narrower, and a second block on the full map'),
+    (f3, dict(**plain, zero_init=True), 'without mirrors, an easier start: expected 0.1 points better'),
+    (f3, dict(**plain, decay=.01), 'without mirrors, the plain decay: expected level'),
+    (f3, dict(**plain, bs=128), 'without mirrors, twice the steps'),
+    (f3, dict(**plain, **stacks(20, 40, 80, 160, blocks=(2, 1, 1))), 'without mirrors, narrower, and a second block on the full map'),
     (f3, dict(lr=5e-3), 'half the rate'),
     (f3, dict(lr=2e-2), 'twice the rate: the peak of an edge is no peak'),
     (f3, dict(zero_init=True), 'an easier start, and three epochs are mostly start: expected 0.1 points better'),
