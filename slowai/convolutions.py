@@ -24,39 +24,71 @@ def _one_channel(x, weight, bias, stride, padding):
 # %% ../nbs/95a_convolutions.ipynb #95a0000b
 _few = 16   # places
 
+@lru_cache
+def _has_tiles(): return torch.cpu._is_amx_tile_supported()
+
+def _size(x, ks, stride, padding):
+    "Height and width of what a convolution leaves"
+    return [(n + 2*p - k)//s + 1 for n,p,k,s in zip(x.shape[2:], padding, ks, stride)]
+
 def _windows(x, ks, stride, padding):
     "What each place of a convolution sees: (places, ks·ks·C)"
+    h, w = _size(x, ks, stride, padding)
     x = F.pad(x.permute(0, 2, 3, 1), (0, 0, padding[1], padding[1], padding[0], padding[0]))
-    (n, *size, c), (a, b, d, e) = x.shape, x.stride()
-    h, w = ((o - k)//s + 1 for o,k,s in zip(size, ks, stride))
+    (n, *_, c), (a, b, d, e) = x.shape, x.stride()
     return x.as_strided((n, h, w, *ks, c), (a, b*stride[0], d*stride[1], b, d, e)).reshape(n*h*w, -1)
+
+# %% ../nbs/95a_convolutions.ipynb #95a0000b1
+def _back(windows, like, ks, stride, padding):
+    "The opposite of `_windows`: for each pixel the sum over all windows that see it"
+    (n, c, *size), (h, w) = like.shape, _size(like, ks, stride, padding)
+    x = windows.new_zeros(n, *(o + 2*p for o,p in zip(size, padding)), c, dtype=torch.float32)
+    windows = windows.view(n, h, w, *ks, c)
+    for i in range(ks[0]):
+        for j in range(ks[1]):
+            x[:, i:i + h*stride[0]:stride[0], j:j + w*stride[1]:stride[1]][:, :h, :w] += windows[:, :, :, i, j]
+    (i, j), (a, b) = padding, size
+    return x[:, i:i + a, j:j + b].to(windows.dtype).permute(0, 3, 1, 2)
 
 # %% ../nbs/95a_convolutions.ipynb #95a0000c
 class _Conv(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, weight, bias, stride, padding):
-        ctx.save_for_backward(x, weight); ctx.about = stride, padding
-        return torch.conv2d(x, weight, bias, stride, padding)
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        (x, weight), (stride, padding), need, dw = ctx.saved_tensors, ctx.about, ctx.needs_input_grad, None
-        o, c, *ks = weight.shape
-        grad = grad.contiguous(memory_format=_last)
+    def forward(ctx, x, weight, bias, stride, padding, product):
+        ctx.save_for_backward(x, weight); ctx.about = stride, padding, product
+        if not product: return torch.conv2d(x, weight, bias, stride, padding)
+        ks = weight.shape[2:]
+        y = F.linear(_windows(x, ks, stride, padding), weight.permute(0, 2, 3, 1).flatten(1), bias)
+        return y.view(len(x), *_size(x, ks, stride, padding), -1).permute(0, 3, 1, 2)
+
+# %% ../nbs/95a_convolutions.ipynb #95a0000c1
+@staticmethod
+@once_differentiable
+def _backward(ctx, grad):
+    (x, weight), (stride, padding, product), need = ctx.saved_tensors, ctx.about, ctx.needs_input_grad
+    o, c, *ks = weight.shape
+    grad, dx, dw = grad.contiguous(memory_format=_last), None, None
+    g = grad.permute(0, 2, 3, 1).reshape(-1, o)
+    if need[1]: dw = (g.T@_windows(x, ks, stride, padding)).view(o, *ks, c).permute(0, 3, 1, 2)
+    if need[0] and product:
+        dx = _back(g@weight.permute(0, 2, 3, 1).flatten(1), x, ks, stride, padding)
+    elif need[0]:
         dx = torch.ops.aten.convolution_backward(grad, x, weight, None, stride, padding, (1, 1), False, (0, 0), 1,
-            (True, False, False))[0] if need[0] else None
-        g = grad.permute(0, 2, 3, 1).reshape(-1, o)
-        if need[1]: dw = (g.T@_windows(x, ks, stride, padding)).view(o, *ks, c).permute(0, 3, 1, 2)
-        return dx, dw, g.sum(0) if need[2] else None, None, None
+            (True, False, False))[0]
+    return dx, dw, g.sum(0) if need[2] else None, None, None, None
+
+_Conv.backward = _backward
 
 # %% ../nbs/95a_convolutions.ipynb #95a0000d
 def _of_few(x, weight, bias, stride, padding, dtype):
     "A convolution in bf16 that leaves few places; None where it is something else"
-    if dtype != torch.bfloat16 or not (torch.is_grad_enabled() and weight.requires_grad): return
-    h, w = ((n + 2*p - k)//s + 1 for n,p,k,s in zip(x.shape[2:], padding, weight.shape[2:], stride))
-    if h*w > _few: return
+    if dtype != torch.bfloat16: return
+    h, w = _size(x, weight.shape[2:], stride, padding)
+    product = _has_tiles() and h*w <= _few and weight.shape[:2].numel() >= 2**16
+    trained = torch.is_grad_enabled() and weight.requires_grad
+    if not product and not (trained and h*w <= _few*(4 if _has_tiles() else 1)): return
     x = x.to(dtype).contiguous(memory_format=_last)
-    return _Conv.apply(x, weight.to(dtype), None if bias is None else bias.to(dtype), stride, padding)
+    bias = None if bias is None else bias.to(dtype)
+    return _Conv.apply(x, weight.to(dtype), bias, stride, padding, product)
 
 # %% ../nbs/95a_convolutions.ipynb #95a0000f
 @lru_cache
