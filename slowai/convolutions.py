@@ -46,7 +46,8 @@ def _back(windows, like, ks, stride, padding):
     windows = windows.view(n, h, w, *ks, c)
     for i in range(ks[0]):
         for j in range(ks[1]):
-            x[:, i:i + h*stride[0]:stride[0], j:j + w*stride[1]:stride[1]][:, :h, :w] += windows[:, :, :, i, j]
+            seen = x[:, i::stride[0], j::stride[1]][:, :h, :w]
+            seen += windows[:, :, :, i, j]
     (i, j), (a, b) = padding, size
     return x[:, i:i + a, j:j + b].to(windows.dtype).permute(0, 3, 1, 2)
 
