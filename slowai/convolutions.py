@@ -25,7 +25,7 @@ def _one_channel(x, weight, bias, stride, padding):
 _few = 16   # places
 
 @lru_cache
-def _has_tiles(): return torch.cpu._is_amx_tile_supported()
+def _has_tiles(): return getattr(torch.cpu, '_is_amx_tile_supported', bool)()
 
 def _size(x, ks, stride, padding):
     "Height and width of what a convolution leaves"
@@ -36,7 +36,8 @@ def _windows(x, ks, stride, padding):
     h, w = _size(x, ks, stride, padding)
     x = F.pad(x.permute(0, 2, 3, 1), (0, 0, padding[1], padding[1], padding[0], padding[0]))
     (n, *_, c), (a, b, d, e) = x.shape, x.stride()
-    return x.as_strided((n, h, w, *ks, c), (a, b*stride[0], d*stride[1], b, d, e)).reshape(n*h*w, -1)
+    x = x.as_strided((n, h, w, *ks, c), (a, b*stride[0], d*stride[1], b, d, e))
+    return x.reshape(n*h*w, ks[0]*ks[1]*c)
 
 # %% ../nbs/95a_convolutions.ipynb #95a0000b1
 def _back(windows, like, ks, stride, padding):
@@ -51,40 +52,41 @@ def _back(windows, like, ks, stride, padding):
     (i, j), (a, b) = padding, size
     return x[:, i:i + a, j:j + b].to(windows.dtype).permute(0, 3, 1, 2)
 
+def _rows(weight): return weight.permute(0, 2, 3, 1).flatten(1)   # as the windows lie
+
+def _as_product(x, weight, bias, stride, padding):
+    o, _, *ks = weight.shape
+    y = F.linear(_windows(x, ks, stride, padding), _rows(weight), bias)
+    return y.view(len(x), *_size(x, ks, stride, padding), o).permute(0, 3, 1, 2)
+
 # %% ../nbs/95a_convolutions.ipynb #95a0000c
 class _Conv(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, stride, padding, product):
         ctx.save_for_backward(x, weight); ctx.about = stride, padding, product
-        if not product: return torch.conv2d(x, weight, bias, stride, padding)
-        ks = weight.shape[2:]
-        y = F.linear(_windows(x, ks, stride, padding), weight.permute(0, 2, 3, 1).flatten(1), bias)
-        return y.view(len(x), *_size(x, ks, stride, padding), -1).permute(0, 3, 1, 2)
-
-# %% ../nbs/95a_convolutions.ipynb #95a0000c1
-@staticmethod
-@once_differentiable
-def _backward(ctx, grad):
-    (x, weight), (stride, padding, product), need = ctx.saved_tensors, ctx.about, ctx.needs_input_grad
-    o, c, *ks = weight.shape
-    grad, dx, dw = grad.contiguous(memory_format=_last), None, None
-    g = grad.permute(0, 2, 3, 1).reshape(-1, o)
-    if need[1]: dw = (g.T@_windows(x, ks, stride, padding)).view(o, *ks, c).permute(0, 3, 1, 2)
-    if need[0] and product:
-        dx = _back(g@weight.permute(0, 2, 3, 1).flatten(1), x, ks, stride, padding)
-    elif need[0]:
-        dx = torch.ops.aten.convolution_backward(grad, x, weight, None, stride, padding, (1, 1), False, (0, 0), 1,
-            (True, False, False))[0]
-    return dx, dw, g.sum(0) if need[2] else None, None, None, None
-
-_Conv.backward = _backward
+        return (_as_product if product else torch.conv2d)(x, weight, bias, stride, padding)
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        (x, weight), (stride, padding, product), need = ctx.saved_tensors, ctx.about, ctx.needs_input_grad
+        o, c, *ks = weight.shape
+        grad, dx, dw = grad.contiguous(memory_format=_last), None, None
+        g = grad.permute(0, 2, 3, 1).reshape(-1, o)
+        if need[1]: dw = (g.T@_windows(x, ks, stride, padding)).view(o, *ks, c).permute(0, 3, 1, 2)
+        if need[0] and product: dx = _back(g@_rows(weight), x, ks, stride, padding)
+        elif need[0]:
+            dx = torch.ops.aten.convolution_backward(grad, x, weight, None, stride, padding, (1, 1), False,
+                (0, 0), 1, (True, False, False))[0]
+        return dx, dw, g.sum(0) if need[2] else None, None, None, None
 
 # %% ../nbs/95a_convolutions.ipynb #95a0000d
 def _of_few(x, weight, bias, stride, padding, dtype):
     "A convolution in bf16 that leaves few places; None where it is something else"
     if dtype != torch.bfloat16: return
     h, w = _size(x, weight.shape[2:], stride, padding)
-    product = _has_tiles() and h*w <= _few and weight.shape[:2].numel() >= 2**16
+    if min(h, w) < 1: return   # torch says what is wrong with it
+    many = weight.shape[:2].numel() >= 2**16   # channels
+    product = _has_tiles() and many and h*w <= _few
     trained = torch.is_grad_enabled() and weight.requires_grad
     if not product and not (trained and h*w <= _few*(4 if _has_tiles() else 1)): return
     x = x.to(dtype).contiguous(memory_format=_last)
