@@ -19,16 +19,24 @@ import torch
 from slowai.checkpoint import CheckpointCB
 from slowai.checks import DataError
 from slowai.files import locked
-from slowai.recipes import RECIPES, ladder, race, reference, run_speedrun, tasks, tiny_5, without
+from slowai.recipes import RECIPES, Speedrun, ladder, race, reference, run_speedrun, tasks, tiny_5, without
 from slowai.records import load_records, save_record
 
 ROOT = Path(__file__).resolve().parent.parent
-f3, small, f5, f20, tiny = (RECIPES[k] for k in ('fashion_3', 'fashion_small', 'fashion_5', 'fashion_20', 'tiny_25'))
 
 
 def stacks(*nfs, blocks=None, p_drop=0.):
     return dict(net='stacks', args=dict(nfs=nfs, n_blocks=blocks or (1,)*(len(nfs) - 1), p_drop=p_drop))
 
+
+# The guesses that the trials began with; what they have led to is in `RECIPES`
+f3 = Speedrun('first fashion_3', 'fashion_mnist', budget=36, goal=.932, epochs=3, **stacks(24, 64, 128, 256), bs=256, warmup=.2,
+    anneal='linear', decay=.05, decay_all=False, smoothing=.1, refresh=40, augment='flip', alternate=True)
+small = replace(f3, name='first fashion_small', goal=.92, most_params=110_156, smoothing=.05, bs=128, **stacks(24, 40, 48, blocks=(2, 1)))
+f5 = replace(f3, name='first fashion_5', budget=60, goal=.94, epochs=5, **stacks(24, 64, 128, 256, p_drop=.1))
+f20 = replace(f3, name='first fashion_20', budget=120, goal=.952, epochs=20, augment='erase', ema=.998,
+    **stacks(16, 40, 96, 192, p_drop=.2))
+tiny = RECIPES['tiny_25']
 
 plain = dict(opt='Muon', augment='none', alternate=False)   # what the first trials have led to
 
@@ -116,7 +124,8 @@ def jobs(kind):
     "Recipe, why, and the file of its records, for every run of a kind"
     trials = 'records_trials.json'
     if kind == 'trials': return [(trial(r, change), why, trials) for r, change, why in PLAN]
-    if kind == 'ladder': return [(o, 'a rung of the ladder', trials) for r in (f3, tiny_5) for o in (*ladder(r), *without(r))]
+    tops = RECIPES['fashion_3'], tiny_5
+    if kind == 'ladder': return [(o, 'a rung of the ladder', trials) for r in tops for o in (*ladder(r), *without(r))]
     if kind == 'records':
         return [(r, 'record', f'records_{r.name}.json') for r in RECIPES.values() if r.name.startswith(('fashion', 'tiny'))]
     return [(r, 'race', 'records_seconds.json') for r in (RECIPES['sprint_90'], RECIPES['sprint_915'], reference)]
