@@ -44,7 +44,6 @@ low += [*at_lr(.03, repaired), repaired, *at_lr(.003, repaired)]
 brief = [replace(r, name=f'{r.name}, 1 epoch', epochs=1) for r in (*high, *best)]
 by_width = [r for w in widths for r in _wide(w, *high, *low, *brief)]
 by_width += [r for w in widths if w != .25 for r in _wide(w, *_mu(*high, *brief[:3], *best))]
-by_width += _wide(.125, *(r for r in single if r.name == 'fp32'), *as_theirs)
 start = [r for r in (*single, *as_theirs) if 'kaiming init' in r.name]
 by_width += [r for w in (.5, 1.) for r in _wide(w, *start)]
 every_recipe += {r.name: r for r in by_width
