@@ -6,7 +6,7 @@
 __all__ = ['run_arm']
 
 # %% ../nbs/04a_runs.ipynb #f621b2ec
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 # %% ../nbs/04a_runs.ipynb #580d61d0
 from torch import nn
@@ -32,12 +32,14 @@ def run_arm(
     sets:Mapping|None=None, # 'train' and 'valid'; None: `load_tiny_imagenet()`
     bs:int=512, # images a batch
     extra_cbs:Sequence=(), # such as a `CheckpointCB`, with which the run can span several sittings
+    start:Callable|None=None, # begins each module anew, as `init_by_fan_in` does; None: as built
     **kwargs, # more for `train_1cycle`, such as resume=True
 )->tuple[dict, nn.Module]: # the record, with 'streams' from `StreamCB`; the trained model
     "One of the two long runs"
     sets = load_tiny_imagenet() if sets is None else sets
     set_seed(seed)
     model, streams = get_model(width, preactivation, len(sets['train'].classes)), StreamCB()
+    if start is not None: model.apply(start)
     dls = get_imagenet_dls(bs, preprocess_and_trivial_augment, sets=sets,
         seed=seed, device=kwargs.get('device'))
     name = f"{'pre' if preactivation else 'post'}-activation, width {width:g}"
@@ -45,5 +47,5 @@ def run_arm(
     record = recorder.learn.record
     about = dict(width=width, augmentation='preprocess_and_trivial_augment',
         classes=len(sets['train'].classes), images=len(sets['train']))
-    record['recipe'] |= about
+    record['recipe'] |= about | ({} if start is None else dict(start=start.__name__))
     return {**record, 'streams': streams.rows}, model

@@ -13,6 +13,7 @@ from slowai.checkpoint import CheckpointCB
 from slowai.checkpoint_files import read_checkpoint
 from slowai.checks import DataError
 from slowai.conv import default_device
+from slowai.laboratory import init_by_fan_in
 from slowai.norms import compare_norms
 from slowai.records import device_name, git_commit, load_records, record_line, save_record
 from slowai.runs import run_arm
@@ -31,12 +32,16 @@ def arguments():
     p.add_argument('--lr', type=float, default=.1, help='highest learning rate of the cycle (default: %(default)s)')
     p.add_argument('--bs', type=int, default=512, help='images a batch (default: %(default)s)')
     p.add_argument('--seed', type=int, default=0, help='of weights, order and augmentation (default: %(default)s)')
+    p.add_argument('--init', choices=['kaiming'], help="where the weights start: 'kaiming' as the reference's did, the bare projections "
+        'too; its record goes to tiny_imagenet_start.json beside the results (default: as the networks are built)')
     p.add_argument('--data', type=Path, help='folder of the pictures; left out: the usual places')
     p.add_argument('--runs', type=Path, default=ROOT/'runs', help='folder of the checkpoints (default: runs)')
     p.add_argument('--norms', type=Path, metavar='CHECKPOINT', help='train nothing: evaluate the weights in a '
         "checkpoint of this run with remembered, the batch's and newly measured statistics; to tiny_imagenet_norms.json beside the results")
     p.add_argument('--results', type=Path, default=ROOT/'results/tiny_imagenet.json', help='file of the records')
-    return p.parse_args()
+    args = p.parse_args()
+    if args.init: args.results = args.results.with_name('tiny_imagenet_start.json')
+    return args
 
 
 def look_at_norms(args, name):
@@ -58,7 +63,7 @@ def look_at_norms(args, name):
 
 def main():
     args = arguments()
-    name = f'{args.arm}-activation, width {args.width:g}'
+    name = f'{args.arm}-activation, width {args.width:g}' + (f', {args.init} init' if args.init else '')
     key = name, args.seed, args.epochs, args.lr
     if args.norms:
         try: return look_at_norms(args, name)
@@ -66,10 +71,11 @@ def main():
     done = [r for r in load_records(args.results) if (r['name'], r['seed'], r['epochs'], r['recipe']['lr']) == key]
     if done: return print(f"{name}: done already, {100*done[0]['acc_last']:.2f} %; its record is in {args.results}")
     folder = args.runs/f'tiny_imagenet-{args.arm}-width{args.width:g}-lr{args.lr:g}-epochs{args.epochs}-seed{args.seed}'
+    if args.init: folder = folder.with_name(f'{folder.name}-{args.init}')
     print(f'{name}: {args.epochs} epochs, {torch.get_num_threads()} threads, checkpoints in {folder}', flush=True)
     try:
         record, _ = run_arm(args.arm == 'pre', args.width, args.lr, args.epochs, args.seed, load_tiny_imagenet(args.data), args.bs,
-            [CheckpointCB(folder, monitor='MulticlassAccuracy')], plot=False, resume=True)
+            [CheckpointCB(folder, monitor='MulticlassAccuracy')], init_by_fan_in if args.init else None, name=name, plot=False, resume=True)
     except (DataError, ValueError) as e: sys.exit(f'run_tiny_imagenet: {e}')
     save_record(record, args.results)
     print(f'{record_line(record)}\nwritten to {args.results}')

@@ -350,3 +350,8 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_numbers(source, tmp_path):
     assert look['epochs'] == 2 and look['refreshed']['loss'] != look['running']['loss']
     end = begin('other.log', 'whole', '--norms', newest, arm='post')[1]()
     assert end.code == 1 and '--norms: expected a checkpoint of post-activation, width 0.0625, got one of another' in end.said, end.said
+
+    assert begin('start.log', 'whole', '--init', 'kaiming')[1]().code == 0
+    other, = json.loads((tmp_path/'tiny_imagenet_start.json').read_text())
+    assert (other['name'], other['recipe']['start']) == ('pre-activation, width 0.0625, kaiming init', 'init_by_fan_in')
+    assert other['history'] != a['history']
