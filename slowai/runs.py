@@ -22,6 +22,12 @@ from slowai.tiny_imagenet_preact import (
     train,
 )
 
+# %% ../nbs/04a_runs.ipynb #dd6eccb8
+def _facts(width, images, start):
+    facts = dict(width=width, augmentation='preprocess_and_trivial_augment',
+        classes=len(images.classes), images=len(images))
+    return facts if start is None else facts | dict(start=start.__name__)
+
 # %% ../nbs/04a_runs.ipynb #dd6eccb9
 def run_arm(
     preactivation:bool, # which of the two networks
@@ -45,7 +51,5 @@ def run_arm(
     name = f"{'pre' if preactivation else 'post'}-activation, width {width:g}"
     recorder, _ = train(model, dls, lr, n_epochs, [streams, *extra_cbs], **{'name': name, **kwargs})
     record = recorder.learn.record
-    about = dict(width=width, augmentation='preprocess_and_trivial_augment',
-        classes=len(sets['train'].classes), images=len(sets['train']))
-    record['recipe'] |= about | ({} if start is None else dict(start=start.__name__))
+    record['recipe'] |= _facts(width, sets['train'], start)
     return {**record, 'streams': streams.rows}, model
