@@ -10,6 +10,7 @@ __all__ = ['failing', 'post', 'shared', 'experiments', 'changes', 'single', 'rep
 # %% ../nbs/05_preactivation.ipynb #35f3540a
 import math
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from dataclasses import replace
 
 # %% ../nbs/05_preactivation.ipynb #97595c55
@@ -66,10 +67,11 @@ experiments += at_lr(.01, *(r for r in single
 class Runs(dict):
     "Records by name and seed, `runs['failing'][0]`; a name that was not run is an error"
     def __init__(self,
-        path, # of a file of records
+        *paths, # of files of records
     ):
         super().__init__()
-        for o in load_records(path): self.setdefault(o['name'], {})[o['seed']] = o
+        for o in chain.from_iterable(map(load_records, paths)):
+            self.setdefault(o['name'], {})[o['seed']] = o
     def first(self, name):
         "The record of the first seed"
         return self[name][min(self[name])]

@@ -365,9 +365,7 @@ def test_issue_forms_are_well_formed():
 
 
 def test_no_big_files():
-    "Records of a hundred runs, with what was seen inside of each, take more than anything else"
-    most = lambda o: 4_000_000 if o.parent == ROOT/'results' else 1_500_000
-    assert not {str(o.relative_to(ROOT)): o.stat().st_size for o in project_files() if o.stat().st_size > most(o)}
+    assert not {str(o.relative_to(ROOT)): o.stat().st_size for o in project_files() if o.stat().st_size > 1_500_000}
 
 
 def test_make_names_its_targets(run):

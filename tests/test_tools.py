@@ -362,6 +362,9 @@ def test_runner_of_the_answer_passes_over_what_is_done(tmp_path, runner):
     results.write_text(json.dumps([dict(name='failing', seed=0, epochs=4)]))
     assert names() == whole[1:]
     assert names('1/2') == [(1, 'failing')] and names('2/2') == [(0, 'post'), (1, 'post')]
+    every = {r.name: r for r in runner.every_recipe}
+    assert [runner.file_of(every[k]).name for k in ('post', 'post, fp32')] == ['preact_answer.json', 'preact_seventeen.json']
+    assert runner.file_of(every['post'], results) == results
 
 
 def test_runner_of_the_answer_says_what_is_wrong(tmp_path, runner, run):
