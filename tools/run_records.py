@@ -36,6 +36,10 @@ small = replace(f3, name='first fashion_small', goal=.92, most_params=110_156, s
 f5 = replace(f3, name='first fashion_5', budget=60, goal=.94, epochs=5, **stacks(24, 64, 128, 256, p_drop=.1))
 f20 = replace(f3, name='first fashion_20', budget=120, goal=.952, epochs=20, augment='erase', ema=.998,
     **stacks(16, 40, 96, 192, p_drop=.2))
+s90 = replace(f3, name='first sprint_90', budget=4, goal=.90, epochs=2, net='cnn', args=dict(nfs=(32, 64, 128, 256)), opt='Muon', bs=128,
+    augment='none', alternate=False, smoothing=0.)
+s915 = replace(s90, name='first sprint_915', goal=.915, net='deeper', args=dict(nfs=(16, 32, 64, 128, 256)))
+t5 = replace(tiny_5, name='first tiny_5', **stacks(16, 32, 64, 160, 320, 640, p_drop=.1))
 tiny = RECIPES['tiny_25']
 
 plain = dict(opt='Muon', augment='none', alternate=False)   # what the first trials have led to
@@ -80,9 +84,17 @@ PLAN = [
     (small, stacks(16, 32, 48, 48), 'half the work, one more stack: expected 0.4 points worse'),
     (small, stacks(16, 32, 44, blocks=(2, 2)), 'deeper and narrower: expected level'),
     (small, dict(lr=2e-2), 'small networks bear higher rates'),
-    (RECIPES['sprint_90'], {}, 'two epochs of a network without skips; 90.3 to 90.8 % are expected'),
-    (RECIPES['sprint_90'], dict(epochs=1), 'one epoch: half the time, if it gets there'),
-    (RECIPES['sprint_915'], {}, '91.3 to 91.8 % are expected'),
+    (s90, {}, 'two epochs of a network without skips; 90.3 to 90.8 % are expected'),
+    (s90, dict(epochs=1), 'one epoch: half the time, if it gets there'),
+    (s90, dict(epochs=1, lr=2e-2, warmup=.1, ema=.97), 'twice the rate, and the average is looked at: expected sooner there'),
+    (s90, dict(epochs=1, bs=256, lr=2e-2, ema=.97), 'the same in half as many steps: expected sooner, if it gets there'),
+    (s90, dict(bs=512, lr=4e-2, warmup=.1, ema=.9), 'two epochs in large steps, four times the rate'),
+    (s915, {}, '91.3 to 91.8 % are expected'),
+    (s915, dict(bs=256, lr=2e-2), 'half the steps and twice the rate: sooner at the same place'),
+    (s915, dict(bs=256, lr=2e-2, warmup=.1, ema=.97), 'the average is looked at: expected sooner there'),
+    (s915, dict(bs=256, lr=2e-2, warmup=.1, ema=.97, args=dict(nfs=(16, 32, 64, 128, 128))), 'half the end, of which Muon makes much work'),
+    (s915, dict(bs=256, lr=2e-2, warmup=.1, ema=.97, args=dict(nfs=(8, 32, 64, 128, 256))), 'half the channels at full size'),
+    (s915, dict(bs=512, lr=4e-2, warmup=.1), 'a quarter of the steps and four times the rate'),
     (f5, {}, '93.4 to 93.8 % are expected'),
     (f5, dict(opt='Muon'), 'expected 0.1 points better'),
     (f5, plain, 'are five looks few, too? Expected 0.2 points better than with mirrors and shifts'),
@@ -97,16 +109,26 @@ PLAN = [
     *((f20, dict(opt='Muon', augment=o, bs=128, **stacks(16, 32, 64, 128, blocks=(2, 1, 1), p_drop=.2)), why)
         for o, why in (('flip', 'what three epochs have taught, with mirrors and shifts: 95 % are expected'),
             ('none', 'the same with mirrors only: expected 0.3 points worse'), ('erase', 'the same with rectangles, too: expected level'))),
+    (f20, dict(opt='Muon', augment='flip', bs=128, sizes={0: 20, .2: None}, **stacks(16, 24, 48, 96, blocks=(3, 2, 1), p_drop=.1)),
+        'mirrors and shifts, deeper and narrower, on small pictures first: expected 0.2 points better'),
+    (f20, dict(opt='Muon', augment='none', bs=128, mix='mixup', alpha=.2, **stacks(16, 32, 64, 128, blocks=(2, 1, 1), p_drop=.2)),
+        'mirrors only, and pictures mixed a little instead of moved: expected 0.2 points better'),
+    (f20, dict(opt='Muon', augment='flip', bs=128, sizes={0: 16, .35: 22, .65: None},
+        **stacks(20, 40, 80, 160, blocks=(2, 1, 1), p_drop=.2)), 'half again the work for a picture, paid for by small pictures first: expected 0.2 points better'),
+    (f20, dict(opt='Muon', augment='erase', bs=128, lr=5e-3, **stacks(16, 32, 64, 128, blocks=(2, 1, 1), p_drop=.1)),
+        'rectangles in place of half the dropout, and half the rate: expected 0.2 points better'),
     (f20, dict(mix='cutmix', augment='flip'), 'rectangles of other clothes in place of gray ones: expected 0.1 points better'),
     (f20, dict(sizes={0: 20, .3: 24, .6: None}, **stacks(24, 48, 96, 192, p_drop=.2)), 'half again as wide, on small pictures first'),
     (f20, dict(augment='flip'), 'whether rectangles are worth anything in twenty epochs: expected 0.3 points worse without'),
     (f20, dict(ema=None), 'whether the average is: expected 0.1 points worse without'),
     (f20, dict(lr=5e-3), 'half the rate'),
-    (tiny_5, {}, 'the long one in small, to choose the rate by'),
+    (t5, {}, 'the long one in small, to choose by, with what the clothes have taught'),
+    (tiny_5, {}, 'fewer channels on the largest maps, more in the middle: expected a point better'),
+    (tiny_5, dict(opt='AdamW'), 'expected a point worse after 5 epochs'),
+    (tiny_5, dict(bs=128), 'twice the steps: expected half a point better'),
     (tiny_5, dict(lr=5e-3), 'half the rate'),
     (tiny_5, dict(lr=2e-2), 'twice the rate'),
     (tiny_5, dict(augment='trivial'), 'expected worse after 5 epochs; after 25 it may not be, so within a point it is run again, long'),
-    (tiny_5, dict(opt='Muon'), 'expected a point better after 5 epochs'),
     (tiny_5, dict(sizes=None, **stacks(12, 24, 48, 112, 256, 512, p_drop=.1)), 'large pictures from the start, narrower: two points worse'),
     (tiny_5, dict(mix='cutmix', alpha=1.), 'expected worse after 5 epochs, and level after 25'),
     (tiny_5, dict(zero_init=True), 'expected level'),
