@@ -198,15 +198,14 @@ tiny_25 = Speedrun('tiny_25', 'tiny_imagenet', budget=_long.work()/1e12, goal=.5
 tiny_5 = replace(tiny_25, name='tiny_5', epochs=5, ema=.995)   # in small, to choose by
 
 # %% ../nbs/13_recipes.ipynb #f8c33870
-sprint_90 = replace(fashion_3, name='sprint_90', budget=4, goal=.90, epochs=1,
-    net='cnn', args=dict(nfs=(32, 64, 128, 256)),   # nothing at full size
-    lr=2e-2, warmup=.1,   # there is no time to be careful
+sprint_90 = replace(fashion_3, name='sprint_90', budget=4, goal=.90, epochs=2,
+    net='deeper', args=dict(nfs=(16, 32, 64, 128, 256)),   # no skips: they take time
+    bs=256,               # large steps suit a machine better than small ones
+    lr=3e-2, warmup=.1,   # there is no time to be careful
     ema=.97,              # what is looked at on the way: the mean of some thirty steps
     smoothing=0.)         # pays later than here
 
-sprint_915 = replace(sprint_90, name='sprint_915', budget=4, goal=.915, epochs=2,
-    net='deeper', args=dict(nfs=(16, 32, 64, 128, 256)),   # no skips: they take time
-    bs=256)               # large steps suit a machine better than small ones
+sprint_915 = replace(sprint_90, name='sprint_915', goal=.915, lr=2e-2, smoothing=.05)
 
 shapes_4 = replace(fashion_3, name='shapes_4', data='shapes', budget=.1, goal=.6, epochs=4,
     args=_stacks(8, 16, 32), bs=50, opt='AdamW', augment='flip', alternate=True)
