@@ -184,7 +184,7 @@ fashion_small = replace(fashion_3, name='fashion_small', goal=.92,
 _long = Speedrun('long run', 'tiny_imagenet', None, 'tiny_post_quarter', epochs=25)
 
 tiny_25 = Speedrun('tiny_25', 'tiny_imagenet', budget=_long.work()/1e12, goal=.58, epochs=25,
-    net='stacks',          # few channels on the largest maps, which take most of the time,
+    net='stacks',          # few channels on the largest maps
     args=_stacks(12, 24, 64, 256, 256, 512, p_drop=.1),   # and many in the middle
     sizes={0: 32, .4: 48, .7: None},   # a quarter of the work where pictures are half as wide
     opt='Muon',            # as for the clothes
@@ -205,7 +205,7 @@ sprint_90 = replace(fashion_3, name='sprint_90', budget=4, goal=.90, epochs=2,
     ema=.97,              # what is looked at on the way: the mean of some thirty steps
     smoothing=0.)         # pays later than here
 
-sprint_915 = replace(sprint_90, name='sprint_915', goal=.915, lr=2e-2, smoothing=.05)
+sprint_915 = replace(sprint_90, name='sprint_915', goal=.915, lr=2e-2, smoothing=.05)   # surer
 
 shapes_4 = replace(fashion_3, name='shapes_4', data='shapes', budget=.1, goal=.6, epochs=4,
     args=_stacks(8, 16, 32), bs=50, opt='AdamW', augment='flip', alternate=True)
