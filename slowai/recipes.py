@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['tasks', 'reference', 'optimisers', 'mixers', 'fashion_3', 'fashion_5', 'fashion_20', 'fashion_small', 'tiny_25',
-           'tiny_5', 'sprint_90', 'sprint_915', 'shapes_4', 'RECIPES', 'ingredients', 'Training', 'Speedrun',
-           'sets_for', 'SameRecipeCB', 'run_speedrun', 'StopwatchCB', 'race', 'used', 'ladder', 'without',
+           'first_tiny_25', 'tiny_5', 'sprint_90', 'sprint_915', 'shapes_4', 'RECIPES', 'ingredients', 'Training',
+           'Speedrun', 'sets_for', 'SameRecipeCB', 'run_speedrun', 'StopwatchCB', 'race', 'used', 'ladder', 'without',
            'records_table']
 
 # %% ../nbs/13_recipes.ipynb #4afe4e39
@@ -192,10 +192,12 @@ tiny_25 = Speedrun('tiny_25', 'tiny_imagenet', budget=_long.work()/1e12, goal=.5
     lr=1e-2, warmup=.2, anneal='linear',   # a tenth of the long run's rate, which was too high
     decay=.05, decay_all=False,
     smoothing=.1,          # two hundred classes, some of them hard to tell apart
-    augment='flip', alternate=True,   # thought to be enough for 25 epochs; it was not
+    augment='trivial', alternate=True,   # as the long run: what is bent isn't known by heart
     ema=.999)              # the mean of a thousand steps, two and a half epochs
 
-tiny_5 = replace(tiny_25, name='tiny_5', epochs=5, ema=.995)   # in small, to choose by
+# the first record; mirrors and shifts were thought to be enough for 25 epochs, and were not
+first_tiny_25 = replace(tiny_25, name='first_tiny_25', augment='flip')
+tiny_5 = replace(first_tiny_25, name='tiny_5', epochs=5, ema=.995)   # in small, to choose by
 
 # %% ../nbs/13_recipes.ipynb #f8c33870
 sprint_90 = replace(fashion_3, name='sprint_90', budget=4, goal=.90, epochs=2,
@@ -211,7 +213,7 @@ shapes_4 = replace(fashion_3, name='shapes_4', data='shapes', budget=.1, goal=.6
     args=_stacks(8, 16, 32), bs=50, opt='AdamW', augment='flip', alternate=True)
 
 RECIPES = {r.name: r for r in (fashion_3, fashion_5, fashion_20, fashion_small, tiny_25,
-    sprint_90, sprint_915, shapes_4)}
+    first_tiny_25, sprint_90, sprint_915, shapes_4)}
 
 # %% ../nbs/13_recipes.ipynb #b7b78a7f
 def sets_for(

@@ -40,7 +40,7 @@ s90 = replace(f3, name='first sprint_90', budget=4, goal=.90, epochs=2, net='cnn
     augment='none', alternate=False, smoothing=0.)
 s915 = replace(s90, name='first sprint_915', goal=.915, net='deeper', args=dict(nfs=(16, 32, 64, 128, 256)))
 t5 = replace(tiny_5, name='first tiny_5', **stacks(16, 32, 64, 160, 320, 640, p_drop=.1))
-tiny = RECIPES['tiny_25']
+tiny = RECIPES['first_tiny_25']
 
 plain = dict(opt='Muon', augment='none', alternate=False)   # what the first trials have led to
 
@@ -155,7 +155,7 @@ def jobs(kind):
     tops = RECIPES['fashion_3'], tiny_5
     if kind == 'ladder': return [(o, 'a rung of the ladder', trials) for r in tops for o in (*ladder(r), *without(r))]
     if kind == 'records':
-        return [(r, 'record', f'records_{r.name}.json') for r in RECIPES.values() if r.name.startswith(('fashion', 'tiny'))]
+        return [(r, 'record', f'records_{r.name}.json') for r in RECIPES.values() if r.name.startswith(('fashion', 'tiny', 'first'))]
     return [(r, 'race', 'records_seconds.json') for r in (RECIPES['sprint_90'], RECIPES['sprint_915'], reference)]
 
 
