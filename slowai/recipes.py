@@ -192,7 +192,7 @@ tiny_25 = Speedrun('tiny_25', 'tiny_imagenet', budget=_long.work()/1e12, goal=.5
     lr=1e-2, warmup=.2, anneal='linear',   # a tenth of the long run's rate, which was too high
     decay=.05, decay_all=False,
     smoothing=.1,          # two hundred classes, some of them hard to tell apart
-    augment='trivial', alternate=True,   # as the long run: what is bent isn't known by heart
+    augment='trivial', alternate=True,   # as in the long run: what is bent isn't known by heart
     ema=.999)              # the mean of a thousand steps, two and a half epochs
 
 # the first record; mirrors and shifts were thought to be enough for 25 epochs, and were not
