@@ -40,6 +40,7 @@ s90 = replace(f3, name='first sprint_90', budget=4, goal=.90, epochs=2, net='cnn
     augment='none', alternate=False, smoothing=0.)
 s915 = replace(s90, name='first sprint_915', goal=.915, net='deeper', args=dict(nfs=(16, 32, 64, 128, 256)))
 t5 = replace(tiny_5, name='first tiny_5', **stacks(16, 32, 64, 160, 320, 640, p_drop=.1))
+r20 = RECIPES['fashion_20']
 tiny = RECIPES['first_tiny_25']
 
 plain = dict(opt='Muon', augment='none', alternate=False)   # what the first trials have led to
@@ -124,6 +125,14 @@ PLAN = [
     (f20, dict(mix='cutmix', augment='flip'), 'rectangles of other clothes in place of gray ones: expected 0.1 points better'),
     (f20, dict(sizes={0: 20, .3: 24, .6: None}, **stacks(24, 48, 96, 192, p_drop=.2)), 'half again as wide, on small pictures first'),
     (f20, dict(augment='flip'), 'whether rectangles are worth anything in twenty epochs: expected 0.3 points worse without'),
+    (r20, dict(budget=None, **stacks(24, 44, 88, 176, blocks=(2, 1, 1), p_drop=.2)),
+        'twice the work, against the rules: is it work that is missing? Expected 0.3 points better'),
+    (r20, dict(budget=None, augment='erase', **stacks(24, 44, 88, 176, blocks=(2, 1, 1), p_drop=.2)),
+        'twice the work, against the rules, and rectangles: if anything can reach the goal it should be this'),
+    (r20, dict(budget=60, **stacks(12, 22, 48, 80, blocks=(2, 1, 1), p_drop=.1)),
+        'half the work, so that two of them, asked together, keep to the budget: expected 0.3 points worse alone'),
+    (r20, dict(budget=None, **stacks(16, 32, 64, 160, blocks=(1, 2, 1), p_drop=.2)),
+        'the second block where the map is halved, a little over the budget: expected 0.1 points better'),
     (f20, dict(ema=None), 'whether the average is: expected 0.1 points worse without'),
     (f20, dict(lr=5e-3), 'half the rate'),
     (t5, {}, 'the long one in small, to choose by, with what the clothes have taught'),
