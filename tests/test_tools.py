@@ -9,6 +9,8 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
+from functools import partial
 from hashlib import sha1
 
 import pytest
@@ -452,6 +454,18 @@ def test_runner_of_records_says_what_is_wrong(records):
     records.file.write_text(json.dumps([old]))
     with pytest.raises(SystemExit, match="has a record of 'shapes_4: epochs 1' with another lr; give the new recipe a name of its own"):
         records('trials')
+
+
+def test_runner_of_records_measures_what_a_step_takes(records, monkeypatch, capsys):
+    tool = records.tool
+    shapes = tool.RECIPES['shapes_4']
+    monkeypatch.setattr(tool, 'RECIPES', {k: replace(shapes, name=k) for k in ('sprint_90', 'sprint_915')})
+    monkeypatch.setattr(tool, 'reference', replace(shapes, name='reference'))
+    monkeypatch.setattr(tool, 'pace', partial(tool.pace, rounds=2, steps=20))
+    records('pace')
+    made = json.loads((records.file.parent/'records_pace.json').read_text())
+    assert [(o['name'], len(o['seconds_a_step'])) for o in made] == [('reference', 2), ('sprint_90', 2), ('sprint_915', 2)]
+    assert all(s > 0 for o in made for s in o['seconds_a_step']) and 'sprint_90: ' in capsys.readouterr().out
 
 
 def test_every_run_of_records_has_a_name_of_its_own_and_keeps_to_its_budget(records):

@@ -1,9 +1,10 @@
-"""The runs of nbs/13_recipes.ipynb: `python tools/run_records.py trials|ladder|records|seconds [--only PATTERN …] [--seeds 0 1 2]`
+"""The runs of nbs/13_recipes.ipynb: `python tools/run_records.py trials|ladder|records|seconds|pace [--only PATTERN …] [--seeds 0 1 2]`
 
 - trials    what is tried before a recipe is settled, on images held out of the training set, in the order in which it would tell most
 - ladder    the ingredients of a recipe added one by one and left out one by one, on the same images
 - records   the recipes themselves: all training images, and one look at the evaluation images at the end
-- seconds   the sprints against the plain recipe, in turn
+- seconds   the sprints against the plain recipe, in turn: the steps that each needs
+- pace      what a step of them takes, in turn; on an idle machine
 
 One run after the other. What is finished is in results/ and is not run again; a run that was stopped (Ctrl-C, SIGTERM, a power cut) goes on
 from its newest checkpoint. `--estimate` prints the list, with what each would take and why it is there, and runs nothing."""
@@ -18,8 +19,9 @@ import torch
 
 from slowai.checkpoint import CheckpointCB
 from slowai.checks import DataError
+from slowai.conv import default_device
 from slowai.files import locked
-from slowai.recipes import RECIPES, Speedrun, ladder, race, reference, run_speedrun, tasks, tiny_5, without
+from slowai.recipes import RECIPES, Speedrun, ladder, pace, race, reference, reference_4, run_speedrun, tasks, tiny_5, without
 from slowai.records import load_records, save_record
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -98,6 +100,16 @@ PLAN = [
     (s915, dict(bs=512, lr=4e-2, warmup=.1), 'a quarter of the steps and four times the rate'),
     (s915, dict(bs=256, lr=2e-2, warmup=.1, ema=.97, smoothing=.05), 'half the usual smoothing: surer of 91.5 %'),
     (s915, dict(bs=256, lr=3e-2, warmup=.1, ema=.97), 'half again the rate: sooner at 90 %'),
+    (s915, dict(bs=256, lr=2e-2, warmup=.1, ema=.97, smoothing=.05, sizes={0: 20, .5: None}),
+        'the first of two epochs on small pictures: half its time, expected level'),
+    (s915, dict(bs=256, lr=2e-2, warmup=.3, ema=.97, smoothing=.05, args=dict(nfs=(16, 32, 96, 192, 128))),
+        'wider in the middle and half the end, of which Muon makes much work; a longer warm-up: expected level, and sooner'),
+    (s915, dict(epochs=3, bs=256, lr=3e-2, warmup=.2, ema=.97, smoothing=.05, args=dict(nfs=(16, 32, 96, 192, 128))),
+        'the same in three epochs: surely there, and not much later'),
+    (s915, dict(epochs=3, bs=256, lr=3e-2, warmup=.15, ema=.985, smoothing=.05, args=dict(nfs=(16, 32, 96, 192, 128))),
+        'twice the memory of the average, with a high rate for longer: expected sooner'),
+    (s915, dict(epochs=1, bs=256, lr=2e-2, warmup=.1, ema=.97, smoothing=.05, **stacks(8, 24, 64, 160)),
+        'one epoch of stacks with skips, more work for a picture: there at once, if at all'),
     (s915, dict(epochs=1, bs=256, lr=2e-2, warmup=.1, ema=.97), 'one epoch: half the time, if it gets there'),
     (f5, {}, '93.4 to 93.8 % are expected'),
     (f5, dict(opt='Muon'), 'expected 0.1 points better'),
@@ -165,12 +177,22 @@ def jobs(kind):
     if kind == 'ladder': return [(o, 'a rung of the ladder', trials) for r in tops for o in (*ladder(r), *without(r))]
     if kind == 'records':
         return [(r, 'record', f'records_{r.name}.json') for r in RECIPES.values() if r.name.startswith(('fashion', 'tiny', 'first'))]
-    return [(r, 'race', 'records_seconds.json') for r in (RECIPES['sprint_90'], RECIPES['sprint_915'], reference)]
+    return [(r, 'race', 'records_seconds.json') for r in (RECIPES['sprint_90'], RECIPES['sprint_915'], reference, reference_4)]
+
+
+def measure_pace(args):
+    "Seconds a step of the sprints and of the plain recipe"
+    rs = [RECIPES['sprint_90'], RECIPES['sprint_915'], reference]
+    found = pace(rs, sets=tasks[reference.data]['load'](*[args.data] if args.data else []))
+    device = f"{default_device()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    for name,s in found.items():
+        save_record(dict(name=name, seed=0, epochs=1, seconds_a_step=s, device=device), args.results/'records_pace.json')
+        print(f'{name}: {1e3*min(s):.0f} to {1e3*max(s):.0f} ms a step')
 
 
 def arguments():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('kind', choices=['trials', 'ladder', 'records', 'seconds'])
+    p.add_argument('kind', choices=['trials', 'ladder', 'records', 'seconds', 'pace'])
     p.add_argument('--only', nargs='+', default=['*'], metavar='NAME', help="names or patterns, such as 'fashion_3*' (default: all)")
     p.add_argument('--seeds', type=int, nargs='+', default=[0], help='of weights, order and augmentation (default: 0)')
     p.add_argument('--estimate', action='store_true', help='print the list with what each would take, and run nothing')
@@ -226,6 +248,7 @@ def run_one(args, r, seed, sets, final):
 
 def main():
     args = arguments()
+    if args.kind == 'pace': return measure_pace(args)
     runs, loaded = todo(args), {}
     if args.estimate: return show_estimate(args, runs)
     def sets(r):
@@ -238,7 +261,7 @@ def main():
                 # in turn and in one process, so that the plain recipe meets the same machine
                 rs = [r for _, r, *_ in left]
                 if not rs: continue
-                if reference not in rs: rs.append(reference)
+                rs += [o for o in (reference, reference_4) if o not in rs]
                 for rec in race(rs, (.9, .915), seed, sets(rs[0])): save(rec | dict(why='race'), args.results/'records_seconds.json')
             return
         for seed, r, why, file, done in runs:
