@@ -349,7 +349,7 @@ def race(
     sets:Mapping|None=None, # as for `run_speedrun`
     every:int=20, # steps from look to look
     device:str|None=None, # None: the best this machine has
-)->list[dict]: # a record each, with 'looks', 'seconds_to' and 'steps_to' (target → None: not reached)
+)->list[dict]: # a record each; in its 'seconds_to' and 'steps_to' None is a target not reached
     "Train recipes one after the other, and measure the seconds that each takes to the targets"
     sets, out = pick('data', rs[0].data, tasks)['load']() if sets is None else sets, []
     few = {k: v.subset(slice(0, 4*max(r.bs for r in rs))) for k,v in sets.items()}
@@ -379,7 +379,8 @@ def pace(
     sets = task['load']() if sets is None else sets
     for i in range(rounds + 1):   # the first to get warm
         for r in rs[::(-1)**i]:
-            few = {k: v.subset(slice(0, round(steps*r.bs/(1 - task['held'])))) for k,v in sets.items()}
+            n = round(steps*r.bs/(1 - task['held']))
+            few = {k: v.subset(slice(0, n)) for k,v in sets.items()}
             watch = StopwatchCB((), every=10)
             run_speedrun(replace(r, epochs=1), 0, few, extra_cbs=[watch], device=device, quiet=True)
             (a, _), *_, (b, _) = watch.looks

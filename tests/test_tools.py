@@ -463,7 +463,7 @@ def test_runner_of_records_measures_what_a_step_takes(records, monkeypatch, caps
     monkeypatch.setattr(tool, 'reference', replace(shapes, name='reference'))
     monkeypatch.setattr(tool, 'pace', partial(tool.pace, rounds=2, steps=20))
     records('pace')
-    made = json.loads((records.file.parent/'records_pace.json').read_text())
+    made = json.loads((records.file.parent/'bench_pace.json').read_text())
     assert [(o['name'], len(o['seconds_a_step'])) for o in made] == [('reference', 2), ('sprint_90', 2), ('sprint_915', 2)]
     assert all(s > 0 for o in made for s in o['seconds_a_step']) and 'sprint_90: ' in capsys.readouterr().out
 

@@ -186,7 +186,7 @@ def measure_pace(args):
     found = pace(rs, sets=tasks[reference.data]['load'](*[args.data] if args.data else []))
     device = f"{default_device()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     for name,s in found.items():
-        save_record(dict(name=name, seed=0, epochs=1, seconds_a_step=s, device=device), args.results/'records_pace.json')
+        save_record(dict(name=name, seed=0, epochs=1, seconds_a_step=s, device=device), args.results/'bench_pace.json')
         print(f'{name}: {1e3*min(s):.0f} to {1e3*max(s):.0f} ms a step')
 
 
