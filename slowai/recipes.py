@@ -210,7 +210,7 @@ sprint_90 = replace(fashion_3, name='sprint_90', budget=4, goal=.90, epochs=2,
 
 sprint_915 = replace(sprint_90, name='sprint_915', goal=.915, epochs=3,
     args=dict(nfs=(16, 32, 96, 192, 128)),   # a narrow end saves Muon work, of which it has much
-    warmup=.2, smoothing=.05)   # in two epochs it was quicker, where it got there
+    warmup=.2, smoothing=.05)   # two epochs: a little quicker, but not sure
 
 shapes_4 = replace(fashion_3, name='shapes_4', data='shapes', budget=.1, goal=.6, epochs=4,
     args=_stacks(8, 16, 32), bs=50, opt='AdamW', augment='flip', alternate=True)
@@ -335,7 +335,7 @@ def after_batch(self:StopwatchCB, learn):
     acc = evaluate(_averaged(learn), learn.dls[learn.eval_split], bf16=bf16)['acc']
     self.looks.append((self.seconds, acc))
     for t in self.targets:
-        if acc >= t: self.reached.setdefault(t, self.seconds)
+        if acc >= t: self.reached.setdefault(t, (self.steps, self.seconds))
     self.start(learn)
 
 @patch
@@ -350,19 +350,18 @@ def race(
     every:int=20, # steps from look to look
     device:str|None=None, # None: the best this machine has
 )->list[dict]: # a record each; in its 'seconds_to' and 'steps_to' None is a target not reached
-    "Train recipes one after the other, and measure the seconds that each takes to the targets"
+    "Train recipes one after the other, and note the steps and seconds that each takes"
     sets, out = pick('data', rs[0].data, tasks)['load']() if sets is None else sets, []
     few = {k: v.subset(slice(0, 4*max(r.bs for r in rs))) for k,v in sets.items()}
     for r in rs: run_speedrun(replace(r, epochs=1), seed, few, device=device, quiet=True)
     for r in rs:
         watch = StopwatchCB(targets, every)
         rec = run_speedrun(r, seed, sets, extra_cbs=[watch], device=device, quiet=True).record
-        s = watch.seconds
+        s, to = watch.seconds, {f'{t:g}': watch.reached.get(t, (None, None)) for t in targets}
         out.append(rec | dict(seconds_per_epoch=s/r.epochs, hours=s/3600, looks=watch.looks,
             images_per_second=rec['images']*r.epochs/s,
-            seconds_to={f'{t:g}': watch.reached.get(t) for t in targets},
-            steps_to={f'{t:g}': next((every*i for i,(_, a) in enumerate(watch.looks, 1) if a >= t),
-                None) for t in targets}))
+            steps_to={t: n for t,(n, _) in to.items()},
+            seconds_to={t: sec for t,(_, sec) in to.items()}))
     return out
 
 # %% ../nbs/13_recipes.ipynb #b3a9c0d2
@@ -380,6 +379,9 @@ def pace(
     for i in range(rounds + 1):   # the first to get warm
         for r in rs[::(-1)**i]:
             n = round(steps*r.bs/(1 - task['held']))
+            if n > (there := len(sets['train'])):
+                raise ValueError(f"steps: {steps} of {r.bs} images ({r.name}) want {n:,} "
+                    f"with those held out, and there are {there:,}; take fewer")
             few = {k: v.subset(slice(0, n)) for k,v in sets.items()}
             watch = StopwatchCB((), every=10)
             run_speedrun(replace(r, epochs=1), 0, few, extra_cbs=[watch], device=device, quiet=True)

@@ -466,6 +466,8 @@ def test_runner_of_records_measures_what_a_step_takes(records, monkeypatch, caps
     made = json.loads((records.file.parent/'bench_pace.json').read_text())
     assert [(o['name'], len(o['seconds_a_step'])) for o in made] == [('reference', 2), ('sprint_90', 2), ('sprint_915', 2)]
     assert all(s > 0 for o in made for s in o['seconds_a_step']) and 'sprint_90: ' in capsys.readouterr().out
+    for more in ('--estimate',), ('--only', 'sprint_90'):
+        with pytest.raises(SystemExit, match='pace: it takes no --only and no --estimate'): records('pace', *more)
 
 
 def test_every_run_of_records_has_a_name_of_its_own_and_keeps_to_its_budget(records):

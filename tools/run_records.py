@@ -182,11 +182,13 @@ def jobs(kind):
 
 def measure_pace(args):
     "Seconds a step of the sprints and of the plain recipe"
+    if args.estimate or args.only != ['*']:
+        sys.exit('run_records: pace: it takes no --only and no --estimate; it measures all of its recipes together, in some minutes')
     rs = [RECIPES['sprint_90'], RECIPES['sprint_915'], reference]
     found = pace(rs, sets=tasks[reference.data]['load'](*[args.data] if args.data else []))
     device = f"{default_device()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     for name,s in found.items():
-        save_record(dict(name=name, seed=0, epochs=1, seconds_a_step=s, device=device), args.results/'bench_pace.json')
+        write(dict(name=name, seed=0, epochs=1, seconds_a_step=s, device=device), args.results/'bench_pace.json')
         print(f'{name}: {1e3*min(s):.0f} to {1e3*max(s):.0f} ms a step')
 
 
@@ -233,9 +235,13 @@ def show_estimate(args, runs):
     print('By multiply-adds, at the speed of the long runs on two cores with bf16. Without it, four times as long.')
 
 
-def save(record, file):
+def write(record, file):
     file.parent.mkdir(parents=True, exist_ok=True)
     with locked(file.with_name(f'.{file.name}')): save_record(record, file)   # another process may save now
+
+
+def save(record, file):
+    write(record, file)
     print(f"{record['name']}, seed {record['seed']}: {100*record['acc_last']:.2f} %, {100*record['acc_tta']:.2f} % with the mirror image, "
           f"on {record['evaluated_on']}, {record['macs']/1e12:.1f} T, {record['hours']:.2f} h", flush=True)
 
@@ -248,7 +254,9 @@ def run_one(args, r, seed, sets, final):
 
 def main():
     args = arguments()
-    if args.kind == 'pace': return measure_pace(args)
+    try:
+        if args.kind == 'pace': return measure_pace(args)
+    except DataError as e: sys.exit(f'run_records: {e}')
     runs, loaded = todo(args), {}
     if args.estimate: return show_estimate(args, runs)
     def sets(r):
